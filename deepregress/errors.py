@@ -26,10 +26,6 @@ class FormulaError(DeepRegressError):
 class UnknownVariable(FormulaError):
     """A formula names a variable that is not a column of the data."""
 
-    def __str__(self) -> str:
-        return f"UnknownVariable: {super().__str__()}"
-
-
 class DataError(DeepRegressError):
     """The table cannot be used: missing or infinite values, constant columns, wrong lengths."""
 
