@@ -1,0 +1,53 @@
+"""Semi-structured distributional regression with R-style formulas.
+
+Every parameter of a response distribution is an additive predictor of linear,
+smooth and deep terms::
+
+    import deepregress as dr
+
+    model = dr.fit("y ~ s(age) + deep(x)", family="normal", data=df)
+
+Names are loaded on first use (PEP 562), so that ``import deepregress`` costs
+milliseconds; TensorFlow is loaded by the first fit.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deepregress import datasets as datasets
+    from deepregress import errors as errors
+    from deepregress.errors import ConvergenceWarning as ConvergenceWarning
+    from deepregress.errors import DeepRegressError as DeepRegressError
+    from deepregress.errors import DeepRegressWarning as DeepRegressWarning
+
+__version__ = "0.1.0"
+
+# Public name -> the module that holds it; a name that is a module holds itself.
+_HOME = {
+    "datasets": "deepregress.datasets",
+    "errors": "deepregress.errors",
+    "ConvergenceWarning": "deepregress.errors",
+    "DeepRegressError": "deepregress.errors",
+    "DeepRegressWarning": "deepregress.errors",
+}
+
+__all__ = [
+    "__version__",
+    *sorted(_HOME),
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the module behind a public name at its first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'deepregress' has no attribute {name!r}")
+    home = import_module(_HOME[name])
+    value = home if _HOME[name] == f"deepregress.{name}" else getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(__all__)
