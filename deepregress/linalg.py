@@ -8,10 +8,16 @@ Type aliases of the package and small dense kernels that occur in several steps 
 References: Golub and Van Loan, "Matrix Computations", 4th ed. 2013, ch. 5.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+Array = npt.NDArray[Any]
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 
@@ -34,3 +40,46 @@ def null_space(A: Matrix) -> Matrix:
     """
     Q, _ = scipy.linalg.qr(A, mode="full")
     return np.ascontiguousarray(Q[:, A.shape[1] :])
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Cholesky factor of a positive definite P after scaling its diagonal to one.
+
+    d_i = P_ii^(-1/2),  L L' = diag(d) P diag(d).  Penalised Hessians mix columns of very different
+    scale and smoothing parameters over ten decades; the scaling removes that part of the condition.
+    """
+
+    L: Matrix
+    d: Vector
+
+    @classmethod
+    def of(cls, P: Matrix) -> Factor | None:
+        """Factor P, or None where P is not numerically positive definite."""
+        diagonal = np.diagonal(P)
+        if not np.all(np.isfinite(diagonal)) or np.any(diagonal <= 0):
+            return None
+        d = 1.0 / np.sqrt(diagonal)
+        L, info = scipy.linalg.lapack.dpotrf(d[:, None] * P * d, lower=1, clean=1)
+        # a pivot below the rounding of the scaled diagonal means P is singular to working precision
+        if info != 0 or (len(d) and np.diagonal(L).min() ** 2 < len(d) * np.finfo(float).eps):
+            return None
+        return cls(L, d)
+
+    def solve(self, b: Array) -> Array:
+        """P^-1 b."""
+        scaled = (self.d * b.T).T
+        return np.asarray((self.d * scipy.linalg.cho_solve((self.L, True), scaled).T).T)
+
+    def inverse(self) -> Matrix:
+        """P^-1."""
+        if not len(self.d):
+            return np.zeros((0, 0))
+        inverse, _ = scipy.linalg.lapack.dpotri(self.L, lower=1)
+        lower = np.tril(inverse)
+        full = lower + np.tril(inverse, -1).T
+        return np.asarray(self.d[:, None] * full * self.d)
+
+    def logdet(self) -> float:
+        """log |P|."""
+        return float(2.0 * (np.log(np.diagonal(self.L)).sum() - np.log(self.d).sum()))

@@ -1,0 +1,177 @@
+"""Links: the monotone maps between a predictor and a parameter of the response distribution.
+
+Step of the method: theta = h(eta) for each distribution parameter. `Link.inverse` is h, `Link.forward`
+its inverse. A link on (0, inf) also knows log h(eta), a link on (0, 1) logit h(eta); where the link is
+the logarithm or the logit these are eta itself, so that no density is evaluated through a rounded
+exp or sigmoid and no probability needs clipping.
+
+    log:      h = exp(eta)          log h = eta
+    logit:    h = 1 / (1 + exp(-eta))      logit h = eta
+    probit:   h = Phi(eta)          logit h = log Phi(eta) - log Phi(-eta)
+    cloglog:  h = 1 - exp(-exp(eta))
+    cauchit:  h = 1/2 + atan(eta) / pi
+
+References: McCullagh & Nelder (1989), Generalized Linear Models, section 4.3.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from deepregress.errors import FamilyError
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+Tensor = Any
+Map = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A monotone map h from the real line to the range of a parameter.
+
+    Parameters
+    ----------
+    name : str
+        The name a user writes (`"log"`, `"logit"`, ...), or `"custom"`.
+    bijector : tfb.Bijector
+        Its `forward` is h (the inverse link), its `inverse` the link.
+    log, logit : callable, optional
+        log h(eta) and logit h(eta) without cancellation, where h maps to (0, inf) or (0, 1).
+    """
+
+    name: str
+    bijector: Any
+    log: Map | None = field(default=None, repr=False)
+    logit: Map | None = field(default=None, repr=False)
+
+    def inverse(self, eta: Tensor) -> Tensor:
+        """h(eta): from the predictor to the parameter."""
+        return self.bijector.forward(eta)
+
+    def forward(self, theta: Tensor) -> Tensor:
+        """The predictor at which the parameter is `theta`."""
+        return self.bijector.inverse(theta)
+
+    def log_inverse(self, eta: Tensor) -> Tensor:
+        """log h(eta)."""
+        return self.log(eta) if self.log is not None else tf.math.log(self.inverse(eta))
+
+    def logit_inverse(self, eta: Tensor) -> Tensor:
+        """log h(eta) - log(1 - h(eta))."""
+        if self.logit is not None:
+            return self.logit(eta)
+        theta = self.inverse(eta)
+        return tf.math.log(theta) - tf.math.log1p(-theta)
+
+
+def _same(eta: Tensor) -> Tensor:
+    return eta
+
+
+def _distribution_link(name: str, distribution: Callable[[], Any], bijector: Any) -> Link:
+    """Link of a probability through the distribution function of a standard random variable."""
+
+    def logit(eta: Tensor) -> Tensor:
+        standard = distribution()
+        return standard.log_cdf(eta) - standard.log_survival_function(eta)
+
+    return Link(name, bijector, logit=logit)
+
+
+class _Elementwise(tfb.Bijector):  # type: ignore[misc]
+    """A link given by its formula and the formula of its inverse."""
+
+    def __init__(self, name: str, forward: Map, inverse: Map) -> None:
+        self._formula = forward
+        self._inverse_formula = inverse
+        super().__init__(forward_min_event_ndims=0, name=name)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self._formula(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self._inverse_formula(y)
+
+    def _forward_log_det_jacobian(self, x: Tensor) -> Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = self._formula(x)
+        return tf.math.log(tape.gradient(y, x))
+
+
+def _cauchit(eta: Tensor) -> Tensor:
+    # atan2(1, -eta) / pi = 1/2 + atan(eta) / pi with full relative precision in the lower tail
+    return tf.atan2(tf.ones_like(eta), -eta) / math.pi
+
+
+def _cauchit_logit(eta: Tensor) -> Tensor:
+    one = tf.ones_like(eta)
+    return tf.math.log(tf.atan2(one, -eta)) - tf.math.log(tf.atan2(one, eta))
+
+
+def _cloglog(eta: Tensor) -> Tensor:
+    return -tf.math.expm1(-tf.exp(eta))
+
+
+def _cloglog_logit(eta: Tensor) -> Tensor:
+    # logit(1 - exp(-z)) = log(exp(z) - 1) = z + log(1 - exp(-z)) with z = exp(eta)
+    z = tf.exp(eta)
+    return z + tf.math.log(-tf.math.expm1(-z))
+
+
+@functools.cache
+def links() -> dict[str, Link]:
+    """All named links.
+
+    Returns
+    -------
+    dict of str to Link
+    """
+    normal = tfd.Normal
+    zero, one = tf.constant(0.0, tf.float64), tf.constant(1.0, tf.float64)
+    return {
+        "identity": Link("identity", tfb.Identity()),
+        "log": Link("log", tfb.Exp(), log=_same),
+        "softplus": Link("softplus", tfb.Softplus()),
+        "sqrt": Link("sqrt", tfb.Square()),
+        "inverse": Link("inverse", tfb.Reciprocal()),
+        "logit": Link("logit", tfb.Sigmoid(), logit=_same),
+        "probit": _distribution_link("probit", lambda: normal(zero, one), tfb.NormalCDF()),
+        "cloglog": Link(
+            "cloglog",
+            _Elementwise("cloglog", _cloglog, lambda p: tf.math.log(-tf.math.log1p(-p))),
+            logit=_cloglog_logit,
+        ),
+        "cauchit": Link(
+            "cauchit",
+            _Elementwise("cauchit", _cauchit, lambda p: tf.tan(math.pi * (p - 0.5))),
+            logit=_cauchit_logit,
+        ),
+    }
+
+
+def link(given: Any) -> Link:
+    """A link from its name or from a `tfb.Bijector` whose `forward` is the inverse link.
+
+    Raises
+    ------
+    FamilyError
+        If the name is unknown or the object is no bijector.
+    """
+    if isinstance(given, Link):
+        return given
+    if isinstance(given, tfb.Bijector):
+        return Link("custom", given)
+    table = links()
+    if given not in table:
+        raise FamilyError(f"link {given!r} is not known; known links: {', '.join(sorted(table))}")
+    return table[given]

@@ -1,0 +1,112 @@
+"""Families of a continuous response.
+
+Densities in the parameters a user writes formulas for (METHODS 7): the mean where regression users
+expect the mean, dispersion in the sense of the generalised linear model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from deepregress.bijectors import link
+from deepregress.families.base import Family, Parameter, Value, register
+from deepregress.linalg import Array, Vector
+
+tfd = tfp.distributions
+
+
+@register
+@dataclass(frozen=True)
+class Normal(Family):
+    """Normal distribution with location and scale.
+
+    f(y) = exp(-z^2 / 2) / (scale sqrt(2 pi)),  z = (y - loc) / scale;  mean loc, variance scale^2.
+    """
+
+    name: ClassVar[str] = "normal"
+    about: ClassVar[str] = "normal, mean loc and standard deviation scale"
+    support: ClassVar[str] = "finite numbers"
+    dispersion: ClassVar[str | None] = "scale"
+
+    @classmethod
+    def default_parameters(cls) -> tuple[Parameter, ...]:
+        return (
+            Parameter("loc", link("identity"), "mean, units of the response"),
+            Parameter("scale", link("log"), "standard deviation, units of the response"),
+        )
+
+    def density(self, values: Mapping[str, Value]) -> Any:
+        return tfd.Normal(values["loc"].value, values["scale"].value)
+
+    def in_support(self, y: Array) -> Array:
+        return np.isfinite(y)
+
+    def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
+        mean, variance = weighted_moments(y, weights)
+        return {"loc": mean, "scale": np.sqrt(variance)}
+
+    def dispersion_of(self, theta: float) -> float:
+        return theta**2
+
+    def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
+        return (y - mean) ** 2
+
+    def reported_dispersion(self, y: Vector, weights: Vector, mean: Vector, reml: float) -> float:
+        """R's logLik of a Gaussian fit is at the maximum likelihood scale sqrt(RSS / n)."""
+        return float(np.sqrt(np.average((y - mean) ** 2, weights=weights)))
+
+
+@register
+@dataclass(frozen=True)
+class Gamma(Family):
+    """Gamma distribution with mean and dispersion.
+
+    f(y) = y^(a-1) exp(-a y / mean) (a / mean)^a / Gamma(a),  a = 1 / dispersion;
+    mean `mean`, variance dispersion * mean^2.
+    """
+
+    name: ClassVar[str] = "gamma"
+    about: ClassVar[str] = "gamma, variance dispersion * mean^2"
+    support: ClassVar[str] = "positive finite numbers"
+    dispersion: ClassVar[str | None] = "dispersion"
+
+    @classmethod
+    def default_parameters(cls) -> tuple[Parameter, ...]:
+        return (
+            Parameter("mean", link("log"), "mean, units of the response"),
+            Parameter("dispersion", link("log"), "squared coefficient of variation"),
+        )
+
+    def density(self, values: Mapping[str, Value]) -> Any:
+        log_concentration = -values["dispersion"].log
+        return tfd.Gamma(
+            concentration=tf.exp(log_concentration),
+            log_rate=log_concentration - values["mean"].log,
+        )
+
+    def in_support(self, y: Array) -> Array:
+        return np.isfinite(y) & (y > 0)
+
+    def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
+        mean, variance = weighted_moments(y, weights)
+        return {"mean": mean, "dispersion": variance / mean**2}
+
+    def dispersion_of(self, theta: float) -> float:
+        return theta
+
+    def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
+        return 2.0 * ((y - mean) / mean - np.log(y / mean))
+
+
+def weighted_moments(y: Vector, weights: Vector) -> tuple[float, float]:
+    """Mean and (positive) variance of the response under the row weights."""
+    mean = float(np.average(y, weights=weights))
+    variance = float(np.average((y - mean) ** 2, weights=weights))
+    # a constant response has no scale: start at its magnitude, Newton takes it from there
+    return mean, variance if variance > 0 else max(mean**2, 1.0)

@@ -1,0 +1,137 @@
+"""What solvers take and return.
+
+A structured solver maps an `Objective` to a `Solution`; the semi-structured solver receives one as an
+argument and alternates it with the training of networks (METHODS 5.1). `Training` holds all choices of
+the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from deepregress.errors import FitError
+from deepregress.linalg import Matrix, Vector
+from deepregress.objective import Objective
+
+
+@dataclass(frozen=True)
+class Status:
+    """Whether a solver got where it wanted, and in words."""
+
+    converged: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One outer iteration of a structured fit: criterion, its largest gradient, data passes so far."""
+
+    phase: str
+    reml: float
+    gradient: float
+    passes: int
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A structured fit.
+
+    Parameters
+    ----------
+    coef : Vector, (n_coef,)
+        All units, one after the other.
+    sp : Vector, (n_penalties,)
+        Smoothing parameters in mgcv's scaling, in the order of units and their penalties.
+    lam : Vector, (n_penalties,)
+        lam = sp / phi where a constant dispersion phi is estimated, else sp.
+    loglik : float
+        Unpenalised log-likelihood, sum scale, with R's conventions for a constant dispersion.
+    reml : float
+        Negative Laplace approximate (restricted) marginal likelihood; smaller is better.
+    H : Matrix, (n_coef, n_coef)
+        Negative Hessian of the log-likelihood at `coef`.
+    S : Matrix, (n_coef, n_coef)
+        Total penalty sum_j lam_j S_j.
+    dispersion : int or None
+        Index of the coefficient that is a constant dispersion, estimated with the smoothing
+        parameters; its row and column in P = H + S count as independent of the others.
+    status : Status
+    trace : tuple of Step
+    """
+
+    coef: Vector
+    sp: Vector
+    lam: Vector
+    loglik: float
+    reml: float
+    H: Matrix = field(repr=False)
+    S: Matrix = field(repr=False)
+    dispersion: int | None
+    status: Status
+    trace: tuple[Step, ...] = field(default=(), repr=False)
+
+
+class StructuredSolver(Protocol):
+    """Anything that fits the structured part."""
+
+    def __call__(self, objective: Objective, start: Vector | None = None) -> Solution:
+        """Fit `objective`, from `start` (n_coef,) where it is given."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How networks are trained (METHODS 5.1).
+
+    Parameters
+    ----------
+    epochs : int
+        At most so many passes over the data.
+    batch_size : int or "auto"
+        Rows per step; "auto": 32 up to 2,000 rows, 128 up to 20,000, 256 above.
+    learning_rate : float
+        Of Adam at the start.
+    decay_epochs : float
+        Time constant of the decoupled weight decay, in epochs.
+    patience : int
+        Epochs without progress of the out-of-fold likelihood before training stops.
+    folds : int
+        Members of the cross-fitted ensemble.
+    crossfit : bool or "auto"
+        False: one network on an 85/15 split; "auto": cross-fitted below 50,000 rows.
+    jit : bool or "auto"
+        Compile training with XLA; "auto": above 5,000 steps.
+    callbacks : sequence
+        Objects with `on_epoch_end(epoch, logs)`, Keras callbacks among them.
+    """
+
+    epochs: int = 300
+    batch_size: int | str = "auto"
+    learning_rate: float = 3e-3
+    decay_epochs: float = 6.0
+    patience: int = 20
+    folds: int = 5
+    crossfit: bool | str = "auto"
+    jit: bool | str = "auto"
+    callbacks: Sequence[Any] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse impossible choices."""
+        for name, least in (("epochs", 1), ("patience", 1), ("folds", 2)):
+            given = getattr(self, name)
+            if not isinstance(given, int) or given < least:
+                raise FitError(f"Training({name}={given!r}): needs a whole number >= {least}")
+        for name in ("learning_rate", "decay_epochs"):
+            given = getattr(self, name)
+            if not given > 0:
+                raise FitError(f"Training({name}={given!r}): needs a number > 0")
+        if self.batch_size != "auto" and not (
+            isinstance(self.batch_size, int) and self.batch_size > 0
+        ):
+            raise FitError(f"Training(batch_size={self.batch_size!r}): needs 'auto' or an int > 0")
+        for name in ("crossfit", "jit"):
+            if getattr(self, name) not in (True, False, "auto"):
+                raise FitError(
+                    f"Training({name}={getattr(self, name)!r}): needs True, False or 'auto'"
+                )
