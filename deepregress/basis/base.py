@@ -1,0 +1,285 @@
+"""What every basis of a smooth term is, and how one is asked for by name (METHODS 2).
+
+A smooth is f(x) = sum_j coef_j b_j(x) with the penalties coef' S_l coef. As in mgcv, `construct`
+learns knots, basis and penalties from the training rows and `Basis.evaluate` makes the columns for
+any rows, in training and in prediction. A constructor registers itself under the name that `bs=`
+accepts. `scale_penalty` and `centre` are the steps from a raw basis to a block of the design:
+
+    S / (norm1(S) / normInf(X)^2),    X Z and Z' S Z with Z' (sum of the rows of X) = 0
+
+References: Wood, "Generalized Additive Models", 2nd ed. 2017, sec. 5.3 and 5.4.1.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+
+from deepregress.errors import FormulaError, suggestion
+from deepregress.linalg import Matrix, Vector, null_space
+
+# Rows are evaluated in chunks of about this many array elements, which stay in cache.
+CHUNK_ELEMENTS = 1 << 17
+
+
+class Basis(ABC):
+    """Basis functions of one smooth term, with the knots learned from the training rows.
+
+    Subclasses are frozen dataclasses of arrays and numbers, so that they can be saved.
+    """
+
+    penalties: tuple[Matrix, ...]
+    null_dim: int
+
+    @property
+    def k(self) -> int:
+        """Number of basis functions."""
+        return len(self.penalties[0])
+
+    @abstractmethod
+    def evaluate(self, x: Matrix) -> Matrix:
+        """Return the basis functions at x, shape (n, k), for x of shape (n,) or (n, d)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What a constructor is asked for: the training rows and the options of the term.
+
+    Parameters
+    ----------
+    bs : str
+        Name of the basis, for messages.
+    x : Matrix
+        Covariates of the training rows, shape (n, d).
+    k : int or None
+        Number of basis functions; None for the default of the basis.
+    m : int, sequence of int or None
+        Order of the penalty (and of the basis for `ps`), as in mgcv.
+    knots : Matrix or None
+        The user's knots, shape (n_knots, d).
+    label : str
+        The term as the user wrote it; every message starts with it.
+    """
+
+    bs: str
+    x: Matrix
+    k: int | None
+    m: int | tuple[int, ...] | None
+    knots: Matrix | None
+    label: str
+
+    def refuse(self, reason: str) -> FormulaError:
+        """Return the error `label: reason`."""
+        return FormulaError(f"{self.label}: {reason}" if self.label else reason)
+
+    def size(self, default: int, least: int, why: str) -> int:
+        """Return k or its default, at least `least`."""
+        k = default if self.k is None else self.k
+        if k < least:
+            raise self.refuse(f"basis {self.bs!r} needs k >= {least} ({why}), got {k}.")
+        return k
+
+    def unique(self, k: int, *, least: int) -> Matrix:
+        """Return the sorted unique rows of x, at least `least`, shape (n_unique, d)."""
+        values = np.unique(self.x, axis=0) if self.x.shape[1] > 1 else np.unique(self.x)[:, None]
+        if len(values) < least:
+            what = "values" if self.x.shape[1] == 1 else "combinations of values"
+            raise self.refuse(
+                f"basis {self.bs!r} with k = {k} needs at least {least} unique {what}, "
+                f"the data have {len(values)}."
+            )
+        return values
+
+    def line(self) -> Vector:
+        """Return the one covariate of a basis that takes only one, shape (n,)."""
+        if self.x.shape[1] != 1:
+            raise self.refuse(
+                f"basis {self.bs!r} takes one covariate, got {self.x.shape[1]}; "
+                "bs='tp' takes several."
+            )
+        return self.x[:, 0]
+
+
+Constructor = Callable[[Request], Basis]
+_CONSTRUCTORS: dict[str, Constructor] = {}
+
+
+def register(name: str) -> Callable[[Constructor], Constructor]:
+    """Make a constructor known as `bs=name`."""
+
+    def add(constructor: Constructor) -> Constructor:
+        _CONSTRUCTORS[name] = constructor
+        return constructor
+
+    return add
+
+
+def registered() -> tuple[str, ...]:
+    """Return the names that `bs=` accepts."""
+    return tuple(sorted(_CONSTRUCTORS))
+
+
+def construct(
+    bs: str,
+    x: Matrix,
+    *,
+    k: int | None = None,
+    m: int | Sequence[int] | None = None,
+    knots: Matrix | Sequence[float] | None = None,
+    label: str = "",
+) -> Basis:
+    """Construct a basis from the training rows.
+
+    Parameters
+    ----------
+    bs : str
+        Name of the basis: "tp", "cr", "ps".
+    x : Matrix
+        Finite covariate values of the training rows, shape (n,) or (n, d).
+    k : int, optional
+        Number of basis functions, before the centring constraint.
+    m : int or sequence of int, optional
+        Order of the penalty; for "ps" (order of the basis, order of the differences), where order 2
+        of the basis means cubic B-splines.
+    knots : array, optional
+        Knots instead of the default ones: k knots for "cr"; the two ends of the range or all
+        k + degree + 1 knots for "ps"; any points, shape (n_knots, d), for "tp".
+    label : str, optional
+        The term as the user wrote it, for messages.
+
+    Returns
+    -------
+    Basis
+        Its `penalties` are raw: not scaled, not constrained.
+
+    Raises
+    ------
+    FormulaError
+        Unknown basis, or k, m, knots or the data do not allow it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> construct("cr", np.linspace(0.0, 1.0, 50), k=5).evaluate(np.array([0.0, 0.5])).shape
+    (2, 5)
+    """
+    rows = as_rows(x)
+    order = None if m is None else (m if isinstance(m, int) else tuple(m))
+    points = None if knots is None else as_rows(np.asarray(knots, dtype=np.float64))
+    request = Request(bs, rows, k, order, points, label)
+    if bs not in _CONSTRUCTORS:
+        known = ", ".join(repr(name) for name in registered())
+        raise request.refuse(f"unknown basis {bs!r}{suggestion(bs, registered())}; known: {known}.")
+    return _CONSTRUCTORS[bs](request)
+
+
+def penalty_scale(X: Matrix, S: Matrix) -> float:
+    """Return mgcv's S.scale = norm1(S) / normInf(X)^2 of a penalty.
+
+    Parameters
+    ----------
+    X : Matrix
+        Raw columns of all training rows, before the centring constraint and before multiplication
+        by a `by` variable, shape (n, k).
+    S : Matrix
+        Raw penalty, shape (k, k).
+
+    Returns
+    -------
+    float
+        The factor that S is divided by (1 for a zero penalty).
+    """
+    size = float(np.abs(S).sum(axis=0).max())
+    rows = max(float(np.abs(X[part]).sum(axis=1).max()) for part in row_chunks(len(X), X.shape[1]))
+    return size / rows**2 if size > 0.0 else 1.0
+
+
+def scale_penalty(X: Matrix, S: Matrix) -> Matrix:
+    """Return S / penalty_scale(X, S), the penalty that a smoothing parameter of mgcv multiplies."""
+    return S / penalty_scale(X, S)
+
+
+def centre(column_sums: Vector) -> Matrix:
+    """Return Z (k, k - 1), so that the columns X Z sum to zero over the training rows.
+
+    Householder reflection of the sums `X.sum(axis=0)` (k,): Z' column_sums = 0 and Z' Z = I.
+    Columns become X Z, penalties Z' S Z.
+    """
+    return null_space(column_sums[:, None])
+
+
+def as_rows(x: Matrix) -> Matrix:
+    """Return covariates as a table of shape (n, d)."""
+    return x[:, None] if x.ndim == 1 else x
+
+
+def row_chunks(n: int, width: int) -> Iterator[slice]:
+    """Yield slices over n rows, so that an array (rows, width) stays in cache."""
+    step = max(1, CHUNK_ELEMENTS // max(1, width))
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))
+
+
+@dataclass(frozen=True, eq=False)
+class NaturalCubic(Basis):
+    """Natural cubic splines b_j, each given by its values and curvatures at common knots.
+
+    Between the knots u_i and u_(i+1) = u_i + h, and linear outside the knots,
+
+        b(x) = a0 v_i + a1 v_(i+1) + c0 g_i + c1 g_(i+1)
+        a0 = (u_(i+1) - x) / h,  c0 = h^2 (a0^3 - a0) / 6,  and a1 = 1 - a0, c1 alike
+
+    with the values v = b(u) and the curvatures g = b''(u). So evaluation costs O(n k) whatever
+    the number of knots, and the numbers are exact to rounding.
+
+    Parameters
+    ----------
+    knots : Vector
+        Increasing knots, shape (n_knots,).
+    values : Matrix
+        Basis functions at the knots, shape (n_knots, k).
+    curvatures : Matrix
+        Their second derivatives at the knots, shape (n_knots, k), zero at the two ends.
+    penalties : tuple of Matrix
+        Raw penalties, each (k, k).
+    null_dim : int
+        Dimension of the functions that no penalty touches.
+    """
+
+    knots: Vector
+    values: Matrix
+    curvatures: Matrix
+    penalties: tuple[Matrix, ...]
+    null_dim: int
+
+    def evaluate(self, x: Matrix) -> Matrix:
+        """Return the basis functions at x, shape (n, k)."""
+        points = as_rows(x)[:, 0]
+        table = np.concatenate([self.values, self.curvatures])
+        columns = np.empty((len(points), self.k))
+        for part in row_chunks(len(points), self.k):
+            columns[part] = self._weights(points[part]) @ table
+        return columns
+
+    def _weights(self, x: Vector) -> scipy.sparse.csr_array:
+        """Return the weights a0, a1, c0, c1 of each row, shape (n, 2 n_knots)."""
+        n_knots = len(self.knots)
+        interval = np.clip(np.searchsorted(self.knots, x, side="right") - 1, 0, n_knots - 2)
+        left, h = self.knots[interval], np.diff(self.knots)[interval]
+        a1 = (x - left) / h
+        a0 = 1.0 - a1
+        # Clipped to the interval, the cubic part; beyond it, its slope at the nearest end.
+        p1 = np.clip(a1, 0.0, 1.0)
+        p0, beyond = 1.0 - p1, a1 - p1
+        c0 = h**2 / 6.0 * (p0**3 - p0 + (1.0 - 3.0 * p0**2) * beyond)
+        c1 = h**2 / 6.0 * (p1**3 - p1 + (3.0 * p1**2 - 1.0) * beyond)
+        data = np.stack([a0, a1, c0, c1], axis=1)
+        offsets = np.array([0, 1, n_knots, n_knots + 1])
+        indices = interval[:, None] + offsets
+        pointers = np.arange(0, 4 * len(x) + 1, 4)
+        shape = (len(x), 2 * n_knots)
+        return scipy.sparse.csr_array((data.ravel(), indices.ravel(), pointers), shape=shape)

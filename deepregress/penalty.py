@@ -1,0 +1,69 @@
+"""Penalties on the coefficients of one block, without their smoothing parameters (METHODS 1, 2).
+
+The objective adds, on the sum scale,
+
+    sum_j lam_j * value_j(coef),    value(coef) = 1/2 coef' S coef   for a quadratic penalty,
+
+so a penalty knows its matrix and rank and nothing of lam, which the smoothing selection owns.
+Constraints act on penalties as on columns: X Z goes with Z' S Z (`project`).
+
+References: Wood, "Generalized Additive Models", 2nd ed. 2017, sec. 5.4 and 6.2.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepregress.linalg import Matrix, Vector
+
+# Eigenvalues of Z' S Z below this fraction of the largest are rounding error of the product. The
+# smallest true ones of a second-difference penalty are (pi / k)^4 of the largest: 1e-8 at k = 300.
+RANK_TOLERANCE = 1e-12
+
+
+class Penalty(ABC):
+    """A penalty on the coefficients of a block, to be multiplied by its smoothing parameter."""
+
+    @abstractmethod
+    def value(self, coef: Vector) -> float:
+        """Return the penalty at `coef` (n_coef,), on the sum scale and for lam = 1."""
+
+    @abstractmethod
+    def project(self, Z: Matrix) -> Penalty:
+        """Return the penalty of the coefficients c in coef = Z c, Z (n_coef, n_constrained)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic(Penalty):
+    """Quadratic penalty 1/2 coef' S coef.
+
+    Parameters
+    ----------
+    S : Matrix
+        Symmetric, positive semi-definite penalty matrix, shape (n_coef, n_coef).
+    rank : int
+        Rank of S: n_coef minus the dimension of its null space.
+    """
+
+    S: Matrix
+    rank: int
+
+    def value(self, coef: Vector) -> float:
+        """Return 1/2 coef' S coef."""
+        return 0.5 * float(coef @ self.S @ coef)
+
+    def project(self, Z: Matrix) -> Quadratic:
+        """Return the penalty Z' S Z, with its rank."""
+        projected = Z.T @ self.S @ Z
+        projected = 0.5 * (projected + projected.T)
+        return Quadratic(projected, min(self.rank, _rank(projected)))
+
+
+def _rank(S: Matrix) -> int:
+    eigenvalues = np.linalg.eigvalsh(S)
+    if eigenvalues.size == 0 or eigenvalues[-1] <= 0.0:
+        return 0
+    return int(np.sum(eigenvalues > RANK_TOLERANCE * eigenvalues[-1]))
