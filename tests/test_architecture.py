@@ -1,0 +1,354 @@
+"""The shape of the package, read from its syntax trees: floors, legs, sizes, names.
+
+Imports go strictly downward, hidden ones included. The design leg (table -> columns) and the family
+leg (eta -> likelihood) never import each other, and no TensorFlow or Keras enters the design leg or
+`import deepregress`. A new module fails `test_every_module_has_a_floor` until it is placed here.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import deepregress
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "deepregress"
+
+# Floor -> its modules. "terms.*" is every member of the folder but its base and its __init__,
+# which lies above the members: inside a folder the order is base, members, __init__.
+FLOORS = {
+    0: ("errors", "linalg"),
+    1: ("formula", "penalty", "data", "codec", "datasets"),
+    2: ("basis.base", "basis.*", "gating", "bijectors"),
+    3: ("terms.base", "families.base", "networks"),
+    4: ("terms.*", "families.*"),
+    5: ("design",),
+    6: ("orthogonal",),
+    7: ("predictor", "objective"),
+    8: ("solvers.base",),
+    9: ("solvers.*",),
+    10: ("smoothing", "inference"),
+    11: ("summary", "plotting", "diagnostics"),
+    12: ("fitted",),
+    13: ("model",),
+    14: ("",),
+}
+SHARED = {"errors", "linalg", "data", "codec", "datasets"}
+DESIGN_LEG = {"formula", "penalty", "basis", "gating", "terms", "design"}
+FAMILY_LEG = {"bijectors", "families", "networks"}
+TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras"}
+EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "core", "misc", "tools", "shared"}
+
+FILE_LINES = 500
+FUNCTION_LINES = 60
+IMPORT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Module:
+    """One file of the package and its name without the leading `deepregress.`."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+
+    @property
+    def leg(self) -> str:
+        """First part of the name: a folder belongs to one leg as a whole."""
+        return self.name.partition(".")[0]
+
+
+@cache
+def modules() -> dict[str, Module]:
+    """Every module of the package by its name; the package itself is ""."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__")
+        found[name] = Module(name, path, ast.parse(path.read_text(), str(path)))
+    return found
+
+
+def each_module() -> pytest.MarkDecorator:
+    """Run a test once per module."""
+    return pytest.mark.parametrize("module", modules().values(), ids=lambda m: m.name or "top")
+
+
+def imports(module: Module) -> Iterator[tuple[str, int]]:
+    """Absolute names of everything a module imports, anywhere in it, with the line."""
+    package = ["deepregress", *[part for part in module.name.split(".") if part]]
+    if module.path.name != "__init__.py":
+        package = package[:-1]
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            up = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*up, *([node.module] if node.module else [])])
+            yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def own_imports(module: Module) -> Iterator[tuple[str, int]]:
+    """Modules of this package that a module imports, by their names here."""
+    for name, line in imports(module):
+        first, _, rest = name.partition(".")
+        if first == "deepregress":
+            while rest not in modules():
+                rest = rest.rpartition(".")[0]
+            yield rest, line
+
+
+def place(name: str) -> tuple[int, str, int] | None:
+    """Floor, folder and rank inside the folder (0 base, 1 member, 2 __init__)."""
+    folder = name.rpartition(".")[0]
+    rank = 0 if name == f"{folder}.base" else 1
+    for floor, members in FLOORS.items():
+        if name in members:
+            return floor, folder, rank
+    for floor, members in FLOORS.items():
+        if folder and f"{folder}.*" in members:
+            return floor, folder, rank
+        if f"{name}.*" in members:
+            return floor, name, 2
+    return None
+
+
+def may_import(module: str, target: str) -> bool:
+    """Whether `target` lies strictly below `module`."""
+    here, there = place(module), place(target)
+    assert here is not None, f"place {module!r} on a floor in tests/test_architecture.py"
+    assert there is not None, f"place {target!r} on a floor in tests/test_architecture.py"
+    same_folder = here[1] == there[1] != ""
+    return there[0] < here[0] or (same_folder and there[0] == here[0] and there[2] < here[2])
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method of a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def report(module: Module, faults: list[tuple[int, str]]) -> None:
+    """Fail with one line per fault, as file:line."""
+    where = module.path.relative_to(ROOT)
+    assert not faults, "\n" + "\n".join(f"{where}:{line}: {what}" for line, what in faults)
+
+
+def test_the_rule_itself() -> None:
+    """The floors answer known questions as DESIGN does."""
+    assert may_import("design", "terms")
+    assert may_import("terms.smooth", "terms.base")
+    assert may_import("families", "families.base")
+    assert may_import("basis", "basis.cubic")
+    assert not may_import("terms.base", "terms.smooth")
+    assert not may_import("terms.smooth", "terms.deep")
+    assert not may_import("predictor", "objective")
+    assert not may_import("solvers.base", "solvers.newton")
+    assert not may_import("basis.cubic", "basis")
+    assert not may_import("objective", "smoothing")
+
+
+@each_module()
+def test_every_module_has_a_floor(module: Module) -> None:
+    message = f"{module.name!r} is unknown: place it on a floor in tests/test_architecture.py"
+    assert place(module.name) is not None, message
+
+
+@each_module()
+def test_imports_go_strictly_downward(module: Module) -> None:
+    faults = [
+        (line, f"imports {target!r}, which does not lie below {module.name!r}")
+        for target, line in own_imports(module)
+        if not may_import(module.name, target)
+    ]
+    report(module, faults)
+
+
+@each_module()
+def test_legs_never_meet(module: Module) -> None:
+    other = {**dict.fromkeys(DESIGN_LEG, FAMILY_LEG), **dict.fromkeys(FAMILY_LEG, DESIGN_LEG)}
+    forbidden = other.get(module.leg, DESIGN_LEG | FAMILY_LEG if module.leg in SHARED else set())
+    faults = [
+        (line, f"imports {target!r} of the other leg")
+        for target, line in own_imports(module)
+        if target.partition(".")[0] in forbidden
+    ]
+    report(module, faults)
+
+
+@each_module()
+def test_no_tensorflow_in_the_design_leg(module: Module) -> None:
+    if module.leg not in DESIGN_LEG | SHARED | {""}:
+        return
+    faults = [
+        (line, f"imports {name!r}")
+        for name, line in imports(module)
+        if name.partition(".")[0] in TENSORFLOW
+    ]
+    report(module, faults)
+
+
+@each_module()
+def test_own_imports_stand_at_the_top(module: Module) -> None:
+    faults = [
+        (node.lineno, f"function-local import of {target!r}")
+        for function in functions(module.tree)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for target, line in own_imports(module)
+        if line == node.lineno
+    ]
+    report(module, faults)
+
+
+@each_module()
+def test_files_and_functions_are_short(module: Module) -> None:
+    lines = len(module.path.read_text().splitlines())
+    faults = [(1, f"{lines} lines, {FILE_LINES} at most")] if lines > FILE_LINES else []
+    for function in functions(module.tree):
+        body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+        size = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+        if size > FUNCTION_LINES:
+            faults.append((function.lineno, f"{function.name}: {size} lines"))
+    report(module, faults)
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "vignettes"])
+def test_other_files_are_short(folder: str) -> None:
+    long = {
+        path.name: size
+        for path in (ROOT / folder).rglob("*.py")
+        if (size := len(path.read_text().splitlines())) > FILE_LINES
+    }
+    assert not long, f"{FILE_LINES} lines at most"
+
+
+@each_module()
+def test_names_say_something(module: Module) -> None:
+    assert not EMPTY_NAMES & {part.lstrip("_") for part in module.name.split(".")}
+
+
+@each_module()
+def test_no_forbidden_construct(module: Module) -> None:
+    faults = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ExceptHandler) and is_broad(node):
+            faults.append((node.lineno, "broad except"))
+        if isinstance(node, ast.Assert):
+            faults.append((node.lineno, "assert"))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in {"eval", "exec", "compile", "print"}:
+                faults.append((node.lineno, f"{node.func.id}()"))
+        if isinstance(node, ast.Name) and node.id == "NotImplementedError":
+            faults.append((node.lineno, "stub"))
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+            faults.append((node.lineno, "star import"))
+    report(module, faults)
+
+
+def is_broad(handler: ast.ExceptHandler) -> bool:
+    """Whether a handler catches everything, alone or in a tuple."""
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    names = {node.id if isinstance(node, ast.Name) else None for node in caught}
+    return handler.type is None or bool(names & {"Exception", "BaseException"})
+
+
+@each_module()
+def test_nothing_is_left_to_do(module: Module) -> None:
+    text = module.path.read_text().splitlines()
+    mark = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+    report(module, [(n, line.strip()) for n, line in enumerate(text, 1) if mark.search(line)])
+
+
+@each_module()
+def test_no_keyword_bag_is_passed_through(module: Module) -> None:
+    faults = []
+    for function in functions(module.tree):
+        bag = function.args.kwarg
+        if bag is None:
+            continue
+        calls = (node for node in ast.walk(function) if isinstance(node, ast.Call))
+        passed = (k.value for call in calls for k in call.keywords if k.arg is None)
+        if any(isinstance(value, ast.Name) and value.id == bag.arg for value in passed):
+            faults.append((function.lineno, f"{function.name}(**{bag.arg}) passes it on"))
+    report(module, faults)
+
+
+@each_module()
+def test_public_names_are_documented(module: Module) -> None:
+    faults = [] if ast.get_docstring(module.tree) else [(1, "module without docstring")]
+    for node in module.tree.body:
+        if isinstance(node, ast.FunctionDef) and is_undocumented(node):
+            faults.append((node.lineno, node.name))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            if ast.get_docstring(node) is None:
+                faults.append((node.lineno, node.name))
+            faults += [
+                (method.lineno, f"{node.name}.{method.name}")
+                for method in node.body
+                if isinstance(method, ast.FunctionDef)
+                and is_undocumented(method)
+                and not may_override(node)
+            ]
+    report(module, faults)
+
+
+def is_undocumented(function: ast.FunctionDef) -> bool:
+    """Whether a public function has no docstring; variants of an overload need none."""
+    decorators = {node.id for node in function.decorator_list if isinstance(node, ast.Name)}
+    public = not function.name.startswith("_") and "overload" not in decorators
+    return public and ast.get_docstring(function) is None
+
+
+def may_override(node: ast.ClassDef) -> bool:
+    """Whether a class has a base whose docstrings its methods inherit."""
+    bases = {ast.unparse(base).partition("[")[0] for base in node.bases}
+    return bool(bases - {"ABC", "Protocol", "Generic", "NamedTuple", "Enum", "StrEnum"})
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); import deepregress;"
+        "print(time.perf_counter() - start); print(*sys.modules)"
+    )
+    seconds, loaded = [], set()
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        elapsed, names = done.stdout.splitlines()
+        seconds.append(float(elapsed))
+        loaded = {name.partition(".")[0] for name in names.split()}
+    assert min(seconds) < IMPORT_SECONDS
+    assert not loaded & (TENSORFLOW | {"pandas", "scipy", "sklearn", "matplotlib", "formulaic"})
+
+
+def test_design_leg_runs_without_tensorflow() -> None:
+    names = [f"deepregress.{m.name}" for m in modules().values() if m.leg in DESIGN_LEG | SHARED]
+    code = (
+        "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]];"
+        f"print(*(set(sys.modules) & {TENSORFLOW}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", deepregress.__all__)
+def test_public_names_exist(name: str) -> None:
+    assert getattr(deepregress, name) is not None
+    assert name in dir(deepregress)
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = deepregress.fitt  # type: ignore[attr-defined]
