@@ -34,6 +34,7 @@ FLOORS = {
     7: ("predictor", "objective"),
     8: ("solvers.base",),
     9: ("solvers.*",),
+    9.5: ("marginal",),
     10: ("smoothing", "inference"),
     11: ("summary", "plotting", "diagnostics"),
     12: ("fitted",),
@@ -105,7 +106,7 @@ def own_imports(module: Module) -> Iterator[tuple[str, int]]:
             yield rest, line
 
 
-def place(name: str) -> tuple[int, str, int] | None:
+def place(name: str) -> tuple[float, str, int] | None:
     """Floor, folder and rank inside the folder (0 base, 1 member, 2 __init__)."""
     folder = name.rpartition(".")[0]
     rank = 0 if name == f"{folder}.base" else 1
