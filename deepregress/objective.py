@@ -138,6 +138,8 @@ class Objective:
             X = [unit.X[rows] for unit in self.units]
             rowwise, g, W = self.family.row_derivatives(self._rows(rows), self._eta(coef, rows, X))
             weights = self.response.weights[rows]
+            if not (np.isfinite(rowwise).all() and np.isfinite(W).all()):
+                return np.nan, np.full(self.n_coef, np.nan), []
             if convex is not None:
                 W = convex(W)
             W = W * weights[:, None]
@@ -154,6 +156,8 @@ class Objective:
         for value_c, gradient_c, blocks in self._over_chunks(of_rows):
             value += value_c
             gradient += gradient_c
+            if not blocks:
+                break
             for (k, m), block in zip(pairs, blocks, strict=True):
                 H[slices[k], slices[m]] += block
         for k, m in pairs:
@@ -217,6 +221,25 @@ class Objective:
         )
         X = np.ascontiguousarray(np.hstack([old.X, columns]))
         return self._with_unit(unit, replace(old, X=X, penalties=old.penalties + placed))
+
+    def sample(self, n: int) -> Objective:
+        """The objective on n rows drawn without replacement, always the same ones; all if n_obs <= n."""
+        if self.n_obs <= n:
+            return self
+        rows = np.sort(np.random.default_rng(0).choice(self.n_obs, n, replace=False))
+        given = self.response
+        response = replace(
+            given,
+            lower=given.lower[rows],
+            upper=given.upper[rows],
+            weights=given.weights[rows],
+            entry=None if given.entry is None else given.entry[rows],
+        )
+        units = tuple(
+            replace(unit, X=np.ascontiguousarray(unit.X[rows]), offset=unit.offset[rows])
+            for unit in self.units
+        )
+        return replace(self, response=response, units=units)
 
     def _with_unit(self, unit: int, changed: Unit) -> Objective:
         units = (*self.units[:unit], changed, *self.units[unit + 1 :])

@@ -26,12 +26,11 @@ class Status:
 
 @dataclass(frozen=True)
 class Step:
-    """One outer iteration of a structured fit: criterion, its largest gradient, data passes so far."""
+    """One outer iteration of a structured fit: -V and its largest gradient (or move of log lam)."""
 
     phase: str
     reml: float
     gradient: float
-    passes: int
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,140 @@
+"""Penalised Newton for structured predictors (METHODS 3).
+
+    maximise  l(coef) - 1/2 coef' S coef   over the free coefficients
+
+1. H = -d2l/dcoef2, P = H + S. Where P is not positive definite the row-wise positive part of W
+   replaces W for this step; where that is still singular a ridge is added.
+2. step = P^-1 (gradient - S coef), halved while the penalised log-likelihood falls or is not finite.
+3. Converged when the decrement  1/2 step' P step,  the likelihood still to be gained, is negligible.
+
+References: Wood, Pya & Saefken (2016), doi:10.1080/01621459.2016.1180986, section 3.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepregress.linalg import Array, Factor, Matrix, Vector
+from deepregress.objective import Derivatives, Objective, positive_part
+
+MAX_STEPS = 200
+MAX_HALVINGS = 40
+DECREMENT = 1e-8
+"""Log-likelihood still to be gained at which Newton stops: far below 1e-4 standard errors."""
+RIDGE = 1e-8
+"""Relative size of the first ridge for a singular P; it grows tenfold until P factors."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A coefficient vector and the derivatives of the log-likelihood there."""
+
+    coef: Vector
+    at: Derivatives
+
+    def penalised(self, S: Matrix) -> float:
+        """l - 1/2 coef' S coef."""
+        return self.at.value - 0.5 * float(self.coef @ S @ self.coef)
+
+
+@dataclass(frozen=True)
+class Maximum:
+    """Where Newton ended."""
+
+    state: State
+    steps: int
+    converged: bool
+
+
+def evaluate(objective: Objective, coef: Vector) -> State:
+    """The state at `coef`."""
+    return State(coef, objective.derivatives(coef))
+
+
+def curvature(objective: Objective, state: State, S: Matrix, free: Array) -> tuple[Matrix, Factor]:
+    """A positive definite H + S at the state and its factor, over the free coefficients.
+
+    Returns
+    -------
+    H : Matrix, (n_free, n_free)
+        The negative Hessian, or what step 1 puts in its place.
+    factor : Factor
+        Of H + S.
+    """
+    block = np.ix_(free, free)
+    H = state.at.H[block]
+    factor = Factor.of(H + S[block])
+    if factor is None:
+        H = objective.derivatives(state.coef, convex=positive_part).H[block]
+        factor = Factor.of(H + S[block])
+    ridge = RIDGE
+    scale = np.maximum(np.abs(np.diagonal(H)), np.abs(np.diagonal(H)).mean() + np.finfo(float).tiny)
+    while factor is None:
+        ridged = H + ridge * np.diag(scale)
+        factor = Factor.of(ridged + S[block])
+        H = ridged if factor is not None else H
+        ridge *= 10.0
+    return H, factor
+
+
+def step_towards(
+    objective: Objective, state: State, target: Vector, S: Matrix
+) -> tuple[State, bool]:
+    """The furthest of target, half way, quarter way ... that does not lower the penalised likelihood.
+
+    Returns
+    -------
+    state : State
+    moved : bool
+        False where no step was found; the state is then the old one.
+    """
+    before = state.penalised(S)
+    # the sum over rows is known to rounding only: a fall below that is none
+    slack = 1e-13 * (abs(state.at.value) + objective.n_obs)
+    step = target - state.coef
+    for _ in range(MAX_HALVINGS):
+        trial = evaluate(objective, state.coef + step)
+        if np.isfinite(trial.at.value) and trial.penalised(S) >= before - slack:
+            return trial, True
+        step = step / 2.0
+    return state, False
+
+
+def maximise(
+    objective: Objective,
+    state: State,
+    S: Matrix,
+    *,
+    free: Array,
+    tolerance: float = DECREMENT,
+    max_steps: int = MAX_STEPS,
+) -> Maximum:
+    """Penalised maximum likelihood over the coefficients `free`, the others held.
+
+    Parameters
+    ----------
+    objective : Objective
+    state : State
+        Where to start.
+    S : Matrix, (n_coef, n_coef)
+        Total penalty.
+    free : array of int, (n_free,)
+    tolerance : float
+        Decrement at which to stop, log-likelihood units.
+    """
+    if not len(free):
+        return Maximum(state, 0, converged=True)
+    for steps in range(max_steps):
+        gradient = (state.at.gradient - S @ state.coef)[free]
+        _, factor = curvature(objective, state, S, free)
+        direction = factor.solve(gradient)
+        if 0.5 * float(gradient @ direction) < tolerance:
+            return Maximum(state, steps, converged=True)
+        target = state.coef.copy()
+        target[free] += direction
+        state, moved = step_towards(objective, state, target, S)
+        if not moved:
+            return Maximum(state, steps, converged=False)
+    return Maximum(state, max_steps, converged=False)
