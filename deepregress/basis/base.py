@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse
 
 from deepregress.errors import FormulaError, suggestion
@@ -24,6 +25,9 @@ from deepregress.linalg import Matrix, Vector, null_space
 
 # Rows are evaluated in chunks of about this many array elements, which stay in cache.
 CHUNK_ELEMENTS = 1 << 17
+# Values closer than this fraction of the range are one value (0.3 and 0.1 + 0.2): as two knots
+# they would make a slope out of rounding error.
+SEPARATION = 1e-10
 
 
 class Basis(ABC):
@@ -85,7 +89,7 @@ class Request:
 
     def unique(self, k: int, *, least: int) -> Matrix:
         """Return the sorted unique rows of x, at least `least`, shape (n_unique, d)."""
-        values = np.unique(self.x, axis=0) if self.x.shape[1] > 1 else np.unique(self.x)[:, None]
+        values = distinct(self.x)
         if len(values) < least:
             what = "values" if self.x.shape[1] == 1 else "combinations of values"
             raise self.refuse(
@@ -143,8 +147,8 @@ def construct(
     k : int, optional
         Number of basis functions, before the centring constraint.
     m : int or sequence of int, optional
-        Order of the penalty; for "ps" (order of the basis, order of the differences), where order 2
-        of the basis means cubic B-splines.
+        Order of the penalty; for "ps" (order of the basis, order of the differences), where order
+        2 of the basis means cubic B-splines.
     knots : array, optional
         Knots instead of the default ones: k knots for "cr"; the two ends of the range or all
         k + degree + 1 knots for "ps"; any points, shape (n_knots, d), for "tp".
@@ -210,6 +214,16 @@ def centre(column_sums: Vector) -> Matrix:
     Columns become X Z, penalties Z' S Z.
     """
     return null_space(column_sums[:, None])
+
+
+def distinct(x: Matrix) -> Matrix:
+    """Return the unique rows of x (n, d), sorted; in one dimension without rounding twins."""
+    if x.shape[1] > 1:
+        return np.unique(x, axis=0)
+    values = np.unique(x)
+    gaps = np.diff(values, prepend=-np.inf)
+    apart: npt.NDArray[np.bool_] = gaps > SEPARATION * (values[-1] - values[0])
+    return values[apart][:, None]
 
 
 def as_rows(x: Matrix) -> Matrix:

@@ -44,11 +44,10 @@ def natural_spline(knots: Vector) -> tuple[Matrix, Matrix]:
     D[row, row] = 1.0 / h[:-1]
     D[row, row + 1] = -1.0 / h[:-1] - 1.0 / h[1:]
     D[row, row + 2] = 1.0 / h[1:]
-    banded = np.zeros((2, k - 2))
-    banded[0, 1:] = h[1:-1] / 6.0
-    banded[1] = (h[:-1] + h[1:]) / 3.0
+    B = np.diag((h[:-1] + h[1:]) / 3.0)
+    B[row[1:], row[:-1]] = B[row[:-1], row[1:]] = h[1:-1] / 6.0
     curvatures = np.zeros((k, k))
-    curvatures[1:-1] = scipy.linalg.solveh_banded(banded, D)
+    curvatures[1:-1] = scipy.linalg.solve(B, D, assume_a="pos")
     S = D.T @ curvatures[1:-1]
     return curvatures, 0.5 * (S + S.T)
 

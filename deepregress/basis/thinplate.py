@@ -24,7 +24,15 @@ import numpy.typing as npt
 import scipy.linalg
 import scipy.sparse.linalg
 
-from deepregress.basis.base import Basis, NaturalCubic, Request, as_rows, register, row_chunks
+from deepregress.basis.base import (
+    Basis,
+    NaturalCubic,
+    Request,
+    as_rows,
+    distinct,
+    register,
+    row_chunks,
+)
 from deepregress.linalg import Matrix, Vector, null_space
 
 # Knots: all unique values up to these numbers, else a subset of that size (METHODS 2).
@@ -113,8 +121,9 @@ def radial_thin_plate(request: Request) -> ThinPlate:
     U, D = _extreme_eigenpairs(E, k)
     Z = null_space(U.T @ monomials(knots, m))
     radial = U @ Z
+    wiggliness = Z.T @ (D[:, None] * Z)
     S = np.zeros((k, k))
-    S[: k - null_dim, : k - null_dim] = Z.T @ (D[:, None] * Z)
+    S[: k - null_dim, : k - null_dim] = 0.5 * (wiggliness + wiggliness.T)
     raw = ThinPlate(knots, shift, m, radial, np.ones(null_dim), (S,), null_dim)
     return _unit_rms(raw, request.x)
 
@@ -137,11 +146,12 @@ def radial_functions(x: Matrix, knots: Matrix, m: int) -> Matrix:
 
 
 def _radial_constant(d: int, m: int) -> float:
+    """Return c of `radial_functions`."""
     if d % 2:
-        return math.gamma(d / 2 - m) / (4.0**m * math.pi ** (d / 2) * math.gamma(m))
+        return float(math.gamma(d / 2 - m) / (4.0**m * math.pi ** (d / 2) * math.gamma(m)))
     sign = -1.0 if (m + 1 + d // 2) % 2 else 1.0
     gammas = math.gamma(m) * math.gamma(m - d // 2 + 1)
-    return sign / (2.0 ** (2 * m - 1) * math.pi ** (d // 2) * gammas)
+    return float(sign / (2.0 ** (2 * m - 1) * math.pi ** (d // 2) * gammas))
 
 
 def monomials(x: Matrix, m: int) -> Matrix:
@@ -149,7 +159,7 @@ def monomials(x: Matrix, m: int) -> Matrix:
     d = x.shape[1]
     powers = sorted(
         (power for power in product(range(m), repeat=d) if sum(power) < m),
-        key=lambda power: (sum(power), power[::-1]),
+        key=lambda power: power[::-1],
     )
     return np.stack([np.prod(x ** np.array(power), axis=1) for power in powers], axis=1)
 
@@ -185,7 +195,7 @@ def _given_knots(request: Request, k: int) -> Matrix:
     if knots is None or knots.shape[1] != d:
         shape = None if knots is None else knots.shape
         raise request.refuse(f"basis 'tp' needs knots of shape (n_knots, {d}), got {shape}.")
-    unique = np.unique(knots, axis=0)
+    unique = distinct(knots)
     if len(unique) < k:
         raise request.refuse(f"basis 'tp' with k = {k} needs k knots, got {len(unique)}.")
     return unique
