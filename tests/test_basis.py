@@ -68,9 +68,6 @@ def scaled_fit(built, x, y, lam=1.0):
     return columns @ penalised_fit(columns, S, y, lam)[0]
 
 
-# --- the contract of every basis
-
-
 def test_every_registered_basis_is_in_the_table():
     assert {bs for bs, _, _ in CASES.values()} == set(basis.registered())
 
@@ -174,9 +171,6 @@ def test_linear_extrapolation_continues_value_and_slope():
         outside = built.evaluate(np.array([end - 1.0]))[0]
         # The slope comes from differences of step 1e-6.
         np.testing.assert_allclose(outside, inside[0] - slope, atol=1e-6)
-
-
-# --- mgcv's numbers
 
 
 @pytest.mark.parametrize(
@@ -296,9 +290,6 @@ def test_constraint_is_that_of_mgcv():
     np.testing.assert_allclose((columns @ Z).sum(axis=0), 0.0, atol=1e-11)
 
 
-# --- closed forms and other software
-
-
 @pytest.mark.parametrize("k", [4, 10, 40])
 def test_thin_plate_by_pieces_is_its_radial_form(k):
     radial = thinplate.radial_thin_plate(base.Request("tp", TIMES[:, None], k, None, None, ""))
@@ -362,9 +353,6 @@ def test_default_size_of_two_dimensions_is_thirty():
     assert basis.construct("tp", DATA[["x", "z"]].to_numpy()).k == 30
 
 
-# --- knots of large or awkward data
-
-
 def test_thin_plate_of_many_values_is_close_to_the_one_on_all_of_them():
     data = pd.read_csv(REFERENCE / "gamsim1.csv")
     x, y = data["x2"].to_numpy(), data["y"].to_numpy()
@@ -412,9 +400,6 @@ def test_lines_are_fitted_exactly_at_any_smoothing_parameter(bs, k, n, seed):
     y = 2.0 - 3.0 * x
     fit = scaled_fit(built, x, y, lam=10.0 ** rng.uniform(-3.0, 3.0))
     np.testing.assert_allclose(fit, y, atol=1e-6 * np.ptp(y))
-
-
-# --- user errors
 
 
 @pytest.mark.parametrize(
