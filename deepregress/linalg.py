@@ -10,12 +10,15 @@ References: Golub and Van Loan, "Matrix Computations", 4th ed. 2013, ch. 5.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
+import threadpoolctl
 
 Array = npt.NDArray[Any]
 Vector = npt.NDArray[np.float64]
@@ -40,6 +43,48 @@ def null_space(A: Matrix) -> Matrix:
     """
     Q, _ = scipy.linalg.qr(A, mode="full")
     return np.ascontiguousarray(Q[:, A.shape[1] :])
+
+
+@functools.cache
+def _blas() -> threadpoolctl.ThreadpoolController:
+    # looking the loaded libraries up takes longer than a small fit: once, after NumPy's and SciPy's
+    return threadpoolctl.ThreadpoolController()
+
+
+def one_blas_thread() -> contextlib.AbstractContextManager[object]:
+    """Hold BLAS to one thread while the context lasts.
+
+    The products of a fit are tall and thin: a second BLAS thread spins more than it works, and rows in
+    chunks keep further cores busy instead.
+    """
+    return _blas().limit(limits=1, user_api="blas")
+
+
+# Rows per chunk of a QR by rows: a few dozen columns of it stay in cache.
+QR_ROWS = 4096
+
+
+def triangular_factor(X: Matrix, earlier: Matrix | None = None) -> Matrix:
+    """R of X = Q R, by rows: R = qr([R; chunk]) chunk after chunk, without Q.
+
+    Parameters
+    ----------
+    X : Matrix
+        Columns, shape (n, p).
+    earlier : Matrix, optional
+        Factor of the rows before these, shape (m, p).
+
+    Returns
+    -------
+    Matrix
+        Upper triangular R with R'R = X'X (plus that of the earlier rows), shape (min(n, p), p).
+    """
+    R = np.zeros((0, X.shape[1])) if earlier is None else earlier
+    for start in range(0, X.shape[0], QR_ROWS):
+        stacked = np.concatenate([R, X[start : start + QR_ROWS]])
+        R = scipy.linalg.qr(stacked, mode="r", overwrite_a=True, check_finite=False)[0]
+        R = R[: min(stacked.shape)]
+    return R
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 import scipy.linalg
 
 from deepregress.errors import FitError
-from deepregress.linalg import Factor, Matrix, Vector
+from deepregress.linalg import Factor, Matrix, Vector, one_blas_thread
 from deepregress.marginal import Point, Problem, Slope
 from deepregress.objective import Objective
 from deepregress.solvers.base import Solution, Status, Step
@@ -74,6 +74,11 @@ def select(objective: Objective, start: Vector | None = None) -> Solution:
     FitError
         If the likelihood is not finite at the start.
     """
+    with one_blas_thread():
+        return _select(objective, start)
+
+
+def _select(objective: Objective, start: Vector | None) -> Solution:
     problem = Problem.of(objective)
     state = evaluate(objective, start_coef(objective) if start is None else start)
     if not np.isfinite(state.at.value):
