@@ -9,6 +9,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -206,6 +207,19 @@ def test_own_imports_stand_at_the_top(module: Module) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom)
         for target, line in own_imports(module)
         if line == node.lineno
+    ]
+    report(module, faults)
+
+
+@each_module()
+def test_foreign_imports_are_declared(module: Module) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[^\w-]", item)[0].replace("-", "_") for item in project["dependencies"]}
+    declared |= {"deepregress", "sklearn", *sys.stdlib_module_names}
+    faults = [
+        (line, f"{name!r} is no dependency in pyproject.toml")
+        for name, line in imports(module)
+        if name.partition(".")[0] not in declared
     ]
     report(module, faults)
 
