@@ -111,8 +111,8 @@ class Frame:
         FormulaError
             The expression cannot be evaluated.
         """
-        if expression in self.columns:
-            return self.columns[expression]
+        if expression.strip("`") in self.columns:
+            return self.columns[expression.strip("`")]
         environment = {**TRANSFORMS, **{name: self.columns[name] for name in names}}
         try:
             with np.errstate(all="ignore"):

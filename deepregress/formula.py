@@ -349,10 +349,10 @@ def _call(text: str, span: tuple[int, int], *, parameter: str) -> Call:
 
 
 def _source(node: ast.expr, quoted: Mapping[str, str]) -> str:
-    """Return the normalised text of a node; a lone name in backticks loses them."""
+    """Return the normalised text of a node, with its names in backticks again."""
     text = ast.unparse(node)
     for written, name in quoted.items():
-        text = name if text == written else re.sub(rf"\b{written}\b", f"`{name}`", text)
+        text = re.sub(rf"\b{written}\b", name if name.isidentifier() else f"`{name}`", text)
     return text
 
 
@@ -421,8 +421,7 @@ def _linear(
         if factor.eval_method is Factor.EvalMethod.LOOKUP:
             variables[str(factor.expr)] = None
         elif factor.eval_method is Factor.EvalMethod.PYTHON:
-            place = (text, start, parameter)
-            _check_functions(str(factor.expr), place, names=names)
+            _check_functions(str(factor.expr), (text, start, parameter), names=names)
             variables.update(dict.fromkeys(expression_variables(str(factor.expr))))
     return " ".join(rest.split()), tuple(variables)
 

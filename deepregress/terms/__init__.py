@@ -1,0 +1,11 @@
+"""Terms of formulas: what `s(x)`, `deep(x)` and the linear part become.
+
+Importing this package registers every name that a formula can call. `terms.base` has the types, one
+module per kind of term has how it learns from the training rows and makes its columns (METHODS 2,
+5): `parametric`, `smooth`, `deep`.
+"""
+
+from deepregress.terms import deep, parametric, smooth
+from deepregress.terms.base import build, registered
+
+__all__ = ["build", "deep", "parametric", "registered", "smooth"]

@@ -1,0 +1,301 @@
+"""Terms, the blocks they become, and the registry of the names that stand for them (DESIGN 2).
+
+A `Term` is one summand as written; `bind` makes it `Block`s by learning from the training rows what
+a prediction needs. Blocks form a closed set,
+
+    ColumnBlock   X (n, p) with coefficients and penalties
+    NetworkBlock  inputs of a network
+    OffsetBlock   a known part of eta
+
+and their recipes an open one: `recipe.evaluate(frame)` is the only way to make the numbers, in
+training and in prediction. A recipe reads the row and what it learned, never the other rows.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepregress.data import Frame
+from deepregress.errors import DataError, PredictionError, listing, suggestion
+from deepregress.formula import Call, Code
+from deepregress.linalg import Array, Matrix, Vector
+from deepregress.penalty import Quadratic
+
+
+class Columns(ABC):
+    """Recipe of columns X."""
+
+    @abstractmethod
+    def evaluate(self, frame: Frame) -> Matrix:
+        """Return X for the rows of a frame, shape (n_obs, n_coef), float64.
+
+        Raises
+        ------
+        PredictionError
+            The rows do not fit what was learned: new levels, values that are not finite.
+        """
+
+
+class Inputs(ABC):
+    """Recipe of the inputs of a network."""
+
+    @abstractmethod
+    def evaluate(self, frame: Frame) -> tuple[Array, ...]:
+        """Return the inputs for the rows of a frame, each of shape (n_obs, ...)."""
+
+
+@dataclass(frozen=True, eq=False)
+class PenaltySpec:
+    """A penalty on a block's columns and what is fixed of its smoothing parameter.
+
+    Parameters
+    ----------
+    penalty : Quadratic
+        The penalty, in mgcv's scaling.
+    sp : float or None
+        Smoothing parameter, where the user fixed it.
+    df : float or None
+        Effective degrees of freedom, where the user fixed them.
+    """
+
+    penalty: Quadratic
+    sp: float | None = None
+    df: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnBlock:
+    """Columns of a design: the whole linear part, or one smooth.
+
+    Parameters
+    ----------
+    label : str
+        "linear" or mgcv's label, such as "s(age)" or "s(x):gb".
+    kind : str
+        "parametric" or "smooth".
+    names : tuple of str
+        Names of the coefficients.
+    variables : tuple of str
+        Columns of the table that it reads.
+    recipe : Columns
+        How its columns are made.
+    penalties : tuple of PenaltySpec
+        Penalties on its coefficients.
+    terms : dict of str to slice
+        For the linear part: term label -> its columns within the block.
+    term_variables : dict of str to tuple of str
+        For the linear part: term label -> the columns of the table that it reads.
+    term : str
+        Label of the term that the block is a part of: "s(x):g" for "s(x):gb".
+    """
+
+    label: str
+    kind: str
+    names: tuple[str, ...]
+    variables: tuple[str, ...]
+    recipe: Columns
+    penalties: tuple[PenaltySpec, ...] = ()
+    terms: dict[str, slice] = field(default_factory=dict)
+    term_variables: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    term: str = ""
+
+    @property
+    def n_coef(self) -> int:
+        """Number of columns."""
+        return len(self.names)
+
+    def evaluate(self, frame: Frame) -> Matrix:
+        """Return the columns for the rows of a frame, shape (n_obs, n_coef)."""
+        return self.recipe.evaluate(frame)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkBlock:
+    """The inputs of a deep term.
+
+    Parameters
+    ----------
+    label : str
+        The term, such as "deep(x1,x2)" or "photo(image)".
+    variables : tuple of str
+        Columns of the table that it reads.
+    network : str
+        Name of the user's network; "" for the default network.
+    recipe : Inputs
+        How its inputs are made.
+    orthogonal_to : str or None
+        "all", "none", labels of structured terms joined by "+", or None for the structured terms
+        that share a variable with it.
+    """
+
+    label: str
+    variables: tuple[str, ...]
+    network: str
+    recipe: Inputs
+    orthogonal_to: str | None = None
+
+    def evaluate(self, frame: Frame) -> tuple[Array, ...]:
+        """Return the inputs for the rows of a frame, each of shape (n_obs, ...)."""
+        return self.recipe.evaluate(frame)
+
+
+@dataclass(frozen=True, eq=False)
+class OffsetBlock:
+    """A known part of eta, such as `offset(log(e))`.
+
+    Parameters
+    ----------
+    label : str
+        The term as written.
+    variables : tuple of str
+        Columns of the table that it reads.
+    expression : str
+        The expression inside `offset()`.
+    """
+
+    label: str
+    variables: tuple[str, ...]
+    expression: str
+
+    def evaluate(self, frame: Frame) -> Vector:
+        """Return the offset of each row, shape (n_obs,)."""
+        return numbers(frame, self.expression, self.variables, label=self.label)
+
+
+Block = ColumnBlock | NetworkBlock | OffsetBlock
+
+
+class Term(ABC):
+    """One summand of a formula as written; it holds no data."""
+
+    label: str
+    variables: tuple[str, ...]
+
+    @abstractmethod
+    def bind(self, frame: Frame) -> tuple[Block, ...]:
+        """Learn from the training rows what a prediction needs."""
+
+
+Builder = Callable[[Call], Term]
+_BUILDERS: dict[str, Builder] = {}
+
+
+def register(name: str) -> Callable[[Builder], Builder]:
+    """Make a builder of terms known by the name it is called by in formulas."""
+
+    def add(builder: Builder) -> Builder:
+        _BUILDERS[name] = builder
+        return builder
+
+    return add
+
+
+def registered() -> tuple[str, ...]:
+    """Return the names of terms that formulas can call."""
+    return tuple(sorted(_BUILDERS))
+
+
+def build(call: Call) -> Term:
+    """Return the term of a call; the name of a user's network stands for a deep term."""
+    return _BUILDERS[call.name if call.name in _BUILDERS else "deep"](call)
+
+
+def options(call: Call, allowed: Sequence[str]) -> dict[str, Any]:
+    """Return the keyword arguments of a call.
+
+    Raises
+    ------
+    FormulaError
+        One of them is not allowed.
+    """
+    for name in call.kwargs:
+        if name not in allowed:
+            hint = suggestion(name, allowed)
+            raise call.error(
+                f"unknown option {name!r}{hint}; the options of {call.name}() are "
+                f"{listing(allowed)}."
+            )
+    return call.kwargs
+
+
+def name_option(call: Call, option: str) -> str | None:
+    """Return an option that is a name, written as `by=g` or `by="g"`."""
+    value = call.kwargs.get(option)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Code):
+        return value.text.strip("`")
+    raise call.error(f"{option} must be a name, got {value!r}.")
+
+
+def numbers(
+    frame: Frame,
+    expression: str,
+    variables: Sequence[str],
+    *,
+    label: str,
+    error: type[DataError] | type[PredictionError] = PredictionError,
+) -> Vector:
+    """Return a numeric expression of each row, shape (n_obs,), float64.
+
+    Raises
+    ------
+    DataError or PredictionError
+        It is a factor, has another shape, or is not finite.
+    """
+    values = frame.evaluate(expression, variables)
+    if isinstance(values, pd.Categorical):
+        levels = listing(str(level) for level in values.categories)
+        raise error(f"{label}: {expression!r} is a factor (levels {levels}), not numbers.")
+    if values.ndim == 0:
+        values = np.full(frame.n_obs, values)
+    if values.shape != (frame.n_obs,):
+        raise error(
+            f"{label}: {expression!r} has shape {values.shape}; one number per row is needed."
+        )
+    result: Vector = values.astype(np.float64, copy=False)
+    finite = np.isfinite(result)
+    if not finite.all():
+        raise error(f"{label}: {not_finite(frame, finite, variables)}")
+    return result
+
+
+def not_finite(frame: Frame, finite: Array, variables: Sequence[str]) -> str:
+    """Return how many rows are not finite and what the first of them holds."""
+    row = int(np.argmin(finite))
+    came = listing(f"{name} = {frame[name][row]}" for name in variables if frame[name].ndim == 1)
+    return f"not finite in {int((~finite).sum())} of {frame.n_obs} rows, the first has {came}."
+
+
+def codes(frame: Frame, name: str, levels: Sequence[object]) -> Array:
+    """Return a factor's codes in the levels of the training rows, shape (n_obs,).
+
+    Raises
+    ------
+    PredictionError
+        The column holds other levels, or is no factor now.
+    """
+    values = frame[name]
+    known = listing(str(level) for level in levels)
+    if not isinstance(values, pd.Categorical):
+        raise PredictionError(
+            f"column {name!r} was a factor (levels {known}) when the model was fitted; "
+            f"now it holds {values.dtype} values."
+        )
+    if list(values.categories) == list(levels):
+        return np.asarray(values.codes)
+    recoded = pd.Index(levels, dtype=object).get_indexer(pd.Index(values.categories, dtype=object))
+    result = recoded[values.codes]
+    if (result < 0).any():
+        new = listing(repr(level) for level in np.unique(np.asarray(values[result < 0], dtype=str)))
+        raise PredictionError(
+            f"column {name!r} has levels that the model was not fitted with: {new}; "
+            f"its levels are {known}."
+        )
+    return np.asarray(result)
