@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from deepregress.bijectors import link
+from deepregress.bijectors import Tensor, link
 from deepregress.families.base import Family, Parameter, Value, register
 from deepregress.linalg import Array, Vector
 
@@ -84,11 +84,13 @@ class Gamma(Family):
         )
 
     def density(self, values: Mapping[str, Value]) -> Any:
-        log_concentration = -values["dispersion"].log
-        return tfd.Gamma(
-            concentration=tf.exp(log_concentration),
-            log_rate=log_concentration - values["mean"].log,
-        )
+        return tfd.Gamma(**_gamma_arguments(values))
+
+    def log_likelihood(self, rows: Mapping[str, Tensor], eta: Tensor) -> Tensor:
+        # tfd.Gamma takes xlogy(concentration - 1, y), whose derivative TensorFlow sets to zero where
+        # concentration is exactly 1; the distribution of log y has no such term
+        log_y = tf.math.log(rows["lower"])
+        return tfd.ExpGamma(**_gamma_arguments(self.values(eta))).log_prob(log_y) - log_y
 
     def in_support(self, y: Array) -> Array:
         return np.isfinite(y) & (y > 0)
@@ -102,6 +104,14 @@ class Gamma(Family):
 
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
         return 2.0 * ((y - mean) / mean - np.log(y / mean))
+
+
+def _gamma_arguments(values: Mapping[str, Value]) -> dict[str, Tensor]:
+    log_concentration = -values["dispersion"].log
+    return {
+        "concentration": tf.exp(log_concentration),
+        "log_rate": log_concentration - values["mean"].log,
+    }
 
 
 def weighted_moments(y: Vector, weights: Vector) -> tuple[float, float]:
