@@ -154,12 +154,13 @@ def _decode_instance(kind: str, content: Tree, arrays: Mapping[str, Array]) -> A
     if module.partition(".")[0] != _PACKAGE:
         raise DataError(f"the file holds a {kind!r}, which is not of {_PACKAGE}.")
     try:
-        cls = getattr(import_module(module), name)
+        cls: Any = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise DataError(f"the file holds a {kind!r}, which this version does not have.") from error
-    if not is_dataclass(cls):
+    if not isinstance(cls, type) or not is_dataclass(cls):
         raise DataError(f"the file holds a {kind!r}, which cannot be loaded.")
-    return cls(**{key: decode(each, arrays) for key, each in content.items()})
+    make: Callable[..., Any] = cls
+    return make(**{key: decode(each, arrays) for key, each in content.items()})
 
 
 def _decode_objects(content: Tree, arrays: Mapping[str, Array]) -> Array:

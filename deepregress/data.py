@@ -266,7 +266,8 @@ def column_names(data: object) -> tuple[str, ...]:
 
 def _narwhals(data: object) -> nw.DataFrame[Any]:
     try:
-        return nw.from_native(data, eager_only=True)  # type: ignore[call-overload, no-any-return]
+        table: nw.DataFrame[Any] = nw.from_native(data, eager_only=True)
+        return table
     except TypeError as error:
         raise DataError(
             "data must be a pandas, polars or pyarrow table or a dict of arrays, "
@@ -313,9 +314,9 @@ def _column(name: str, values: object) -> Column:
         raise DataError(f"the table has {values.shape[1]} columns called {name!r}.")
     if isinstance(values, pd.Series):
         if isinstance(values.dtype, pd.CategoricalDtype):
-            return pd.Categorical(values)
+            return _categorical(values)
         if isinstance(values.dtype, pd.StringDtype):
-            return _factor(values.to_numpy(dtype=object, na_value=None))
+            return _factor(np.asarray(values.astype(object).where(values.notna(), None)))
         if pd.api.types.is_numeric_dtype(values.dtype) and values.hasnans:
             return values.to_numpy(dtype=np.float64, na_value=np.nan)
         values = values.to_numpy()
@@ -350,6 +351,10 @@ def _from_objects(name: str, array: Array) -> Column:
         )
     except (TypeError, ValueError) as error:
         raise DataError(f"column {name!r} is neither numbers nor strings: {error}.") from error
+
+
+def _categorical(values: pd.Series[Any]) -> pd.Categorical:
+    return pd.Categorical(values)
 
 
 def _factor(values: Array) -> pd.Categorical:
@@ -391,7 +396,8 @@ def _missing(values: Column) -> Array:
     if values.dtype.kind != "f":
         return np.zeros(len(values), dtype=bool)
     # a sum is NaN where a row holds one, and needs no array of the size of an image column
-    return np.isnan(values if values.ndim == 1 else values.reshape(len(values), -1).sum(axis=1))
+    rows = values if values.ndim == 1 else values.reshape(len(values), -1).sum(axis=1)
+    return np.asarray(np.isnan(rows))
 
 
 def _check_finite(frame: Frame, name: str, error: type[DeepRegressError]) -> None:
@@ -448,7 +454,7 @@ def _positive(weight: Vector) -> Array:
             DroppedRowsWarning,
             stacklevel=3,
         )
-    return ~zero
+    return np.asarray(~zero)
 
 
 def _drop_unused_levels(frame: Frame) -> Frame:

@@ -354,8 +354,9 @@ def _identifiable(blocks: list[Block], frame: Frame, parameter: str) -> list[Blo
     for index in order:
         block = columns[index]
         earlier = _earlier(block, kept)
-        if block.kind == "smooth" and earlier:
-            block = _without_dependent(block, earlier, frame, parameter)
+        if isinstance(block.recipe, SmoothColumns) and earlier:
+            dropped = _dependent(block, earlier, frame, parameter)
+            block = _without(block, block.recipe, dropped) if dropped else block
         kept.append(block)
         result[block.label] = block
     return [result[b.label] if isinstance(b, ColumnBlock) else b for b in blocks]
@@ -378,31 +379,30 @@ def _earlier(block: ColumnBlock, kept: Sequence[ColumnBlock]) -> list[ColumnBloc
     return linear + shared if shared else []
 
 
-def _without_dependent(
+def _dependent(
     block: ColumnBlock, earlier: Sequence[ColumnBlock], frame: Frame, parameter: str
-) -> ColumnBlock:
-    """Return the block without the columns that earlier blocks span, after a warning."""
+) -> list[int]:
+    """Return the columns of a block that earlier blocks span, after a warning."""
     R = np.zeros((0, sum(each.n_coef for each in earlier) + block.n_coef))
     for rows in _chunks(frame.n_obs):
         part = frame.rows(rows)
         X = np.concatenate([each.evaluate(part) for each in (*earlier, block)], axis=1)
         R = triangular_factor(X, R)
     dropped = dependent_columns(R, block.n_coef)
-    if not dropped:
-        return block
     if len(dropped) == block.n_coef:
         others = listing(each.label for each in earlier)
         raise FormulaError(
             f"{block.label} in the formula for {parameter!r} spans nothing that other terms "
             f"({others}) do not span already; leave it out."
         )
-    warnings.warn(
-        f"{block.label} in the formula for {parameter!r}: {len(dropped)} of its {block.n_coef} "
-        "columns dropped, because earlier terms of the same variables span them.",
-        DeepRegressWarning,
-        stacklevel=3,
-    )
-    return _keep(block, [j for j in range(block.n_coef) if j not in dropped])
+    if dropped:
+        warnings.warn(
+            f"{block.label} in the formula for {parameter!r}: {len(dropped)} of its {block.n_coef} "
+            "columns dropped, because earlier terms of the same variables span them.",
+            DeepRegressWarning,
+            stacklevel=4,
+        )
+    return dropped
 
 
 def dependent_columns(R: Matrix, n_later: int) -> list[int]:
@@ -433,14 +433,14 @@ def dependent_columns(R: Matrix, n_later: int) -> list[int]:
     return sorted(int(j) for j in order[rank:])
 
 
-def _keep(block: ColumnBlock, columns: list[int]) -> ColumnBlock:
-    """Return a smooth block with some of its columns."""
-    assert isinstance(block.recipe, SmoothColumns)  # noqa: S101
-    Z = np.eye(block.n_coef)[:, columns]
+def _without(block: ColumnBlock, recipe: SmoothColumns, dropped: Sequence[int]) -> ColumnBlock:
+    """Return a smooth without some of its columns."""
+    kept = [j for j in range(block.n_coef) if j not in dropped]
+    Z = np.eye(block.n_coef)[:, kept]
     return replace(
         block,
-        names=coefficient_names(block.label, len(columns)),
-        recipe=block.recipe.keep(columns),
+        names=coefficient_names(block.label, len(kept)),
+        recipe=recipe.keep(kept),
         penalties=tuple(
             PenaltySpec(spec.penalty.project(Z), spec.sp, spec.df) for spec in block.penalties
         ),

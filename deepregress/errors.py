@@ -3,7 +3,7 @@ Errors and warnings of the package: what a user can catch.
 
 Every mistake a user can make is answered by a subclass of `DeepRegressError`, which says what is
 wrong, what came and what is allowed, with the user's own label (`s(age, k=3): ...`). A condition
-that lets the fit go on but changes what it means is a `DeepRegressWarning`, raised once, at the top.
+that lets the fit go on but changes what it means is a `DeepRegressWarning`, raised once.
 
 `suggestion` and `caret` make the two recurring parts of such messages: the closest known name, and
 the formula with a caret under the place.
@@ -25,6 +25,7 @@ class FormulaError(DeepRegressError):
 
 class UnknownVariable(FormulaError):
     """A formula names a variable that is not a column of the data."""
+
 
 class DataError(DeepRegressError):
     """The table cannot be used: missing or infinite values, constant columns, wrong lengths."""

@@ -206,13 +206,11 @@ def _per_parameter(formula: Formulas, first: str, names: _Names) -> list[tuple[s
             "formula must be a string, a dict parameter -> formula or a list of strings, "
             f"got {type(formula).__name__}."
         )
-    return [*_from_list(formula, first, names)]
+    return list(_from_list(formula, first, names))
 
 
 def _from_list(formulas: Sequence[str], first: str, names: _Names) -> list[tuple[str, str]]:
     """Return (parameter, formula) pairs of a list such as ["y ~ x", "scale ~ z"]."""
-    if not formulas:
-        raise FormulaError("formula is an empty list.")
     pairs: list[tuple[str, str]] = []
     for index, text in enumerate(formulas):
         left, right, start = _sides(text, first)
@@ -241,11 +239,9 @@ def _check_parameter(name: str, names: _Names) -> None:
 
 def _one_response(found: list[tuple[str, str, str]], formula: Formulas) -> str:
     if not found:
-        example = formula if isinstance(formula, str) else "~ x"
+        right = formula.replace("~", " ").strip() if isinstance(formula, str) else "x"
         raise FormulaError(
-            f"no formula has a response on its left side; write 'y {example.strip()}'."
-            if "~" in example
-            else f"{example!r} has no response; write 'y ~ {example.strip()}'."
+            f"no formula has a response on its left side; write 'y ~ {right or 'x'}'."
         )
     if len(found) > 1:
         where = listing(f"{text!r} (for {parameter!r})" for parameter, _, text in found)
@@ -279,21 +275,16 @@ def _tokens(text: str, parameter: str) -> list[Token]:
 
 
 def _syntax_error(error: Exception, text: str, offset: int, parameter: str) -> FormulaError:
-    """Return formulaic's syntax error with a caret instead of terminal colours.
-
-    formulaic marks the place in the source it repeats by the two characters that are cut here.
-    """
+    """Return formulaic's error with a caret where it marks the source it repeats."""
     message, _, source = _MARKED.sub("", str(error)).partition("\n\n")
     start, stop = source.find("\u29db"), source.find("\u29da")
     if message.startswith("Formula ended before"):
         message, start, stop = "a bracket or quote is not closed.", source.find("\u29db"), -1
         opened = re.search(r"[(\[{'\"`]", source[start + 1 :])
         start += opened.start() if opened else 0
-    if start < 0:
-        return FormulaError(f"in the formula for {parameter!r}: {message}")
     stop = offset + stop - 1 if stop > start else offset + start + 1
-    where = caret(text, offset + start, stop)
-    return FormulaError(f"in the formula for {parameter!r}: {message}\n{where}")
+    where = f"\n{caret(text, offset + start, stop)}" if start >= 0 else ""
+    return FormulaError(f"in the formula for {parameter!r}: {message}{where}")
 
 
 def _predictor(
@@ -312,11 +303,12 @@ def _predictor(
         name = token.token.partition("(")[0]
         if token.kind is Token.Kind.PYTHON and name in names.calls:
             first, last = start + token.source_start, start + token.source_end + 1
-            call = _call( text, (first, last), parameter=parameter)
+            call = _call(text, (first, last), parameter=parameter)
             _check_summand(call, tokens, index)
+            if call.label in [other.label for other in calls]:
+                raise call.error(f"this term stands twice in the formula for {parameter!r}.")
             rest = _blank(rest, tokens, index)
             calls.append(call)
-    _check_unique(calls)
     linear, variables = _linear(rest, text, start, parameter=parameter, names=names)
     return ParsedPredictor(parameter, text.strip(), linear, variables, tuple(calls))
 
@@ -329,20 +321,15 @@ def _call(text: str, span: tuple[int, int], *, parameter: str) -> Call:
     try:
         node = ast.parse(python, mode="eval").body
     except SyntaxError as error:
-        place = start + max(0, (error.offset or 1) - 1)
+        place = caret(text, start + max(0, (error.offset or 1) - 1))
+        raise FormulaError(f"in the formula for {parameter!r}: {error.msg}.\n{place}") from error
+    starred = [each for each in getattr(node, "keywords", ()) if each.arg is None]
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or starred:
         raise FormulaError(
-            f"in the formula for {parameter!r}: {error.msg}.\n{caret(text, place)}"
-        ) from error
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise FormulaError(
-            f"in the formula for {parameter!r}: {source!r} is not a term.\n"
-            f"{caret(text, start, stop)}"
+            f"in the formula for {parameter!r}: {source!r} is no term; a term is written "
+            f"name(column, option=value).\n{caret(text, start, stop)}"
         )
-    kwargs: dict[str, Any] = {}
-    for keyword in node.keywords:
-        if keyword.arg is None:
-            raise FormulaError(f"{source}: '**' is not allowed.\n{caret(text, start, stop)}")
-        kwargs[keyword.arg] = _literal(keyword.value, quoted)
+    kwargs = {str(each.arg): _literal(each.value, quoted) for each in node.keywords}
     args = tuple(_source(arg, quoted) for arg in node.args)
     label = _source(node, quoted)
     return Call(node.func.id, args, kwargs, label, start, stop, text, parameter)
@@ -390,12 +377,6 @@ def _blank(rest: str, tokens: list[Token], index: int) -> str:
     return rest
 
 
-def _check_unique(calls: Sequence[Call]) -> None:
-    for index, call in enumerate(calls):
-        if call.label in [other.label for other in calls[:index]]:
-            raise call.error(f"this term stands twice in the formula for {call.parameter!r}.")
-
-
 def _linear(
     rest: str, text: str, start: int, *, parameter: str, names: _Names
 ) -> tuple[str, tuple[str, ...]]:
@@ -405,15 +386,14 @@ def _linear(
     try:
         terms = Formula(rest)
     except SyntaxError as error:
-        offset = text.find(str(error.text)) if error.text else -1
-        place = max(offset, start) + max(0, (error.offset or 1) - 1)
-        raise FormulaError(
-            f"in the formula for {parameter!r}: {error.msg}.\n{caret(text, place)}"
-        ) from error
+        offset = max(start, text.find(str(error.text)))
+        place = caret(text, offset + max(0, (error.offset or 1) - 1))
+        raise FormulaError(f"in the formula for {parameter!r}: {error.msg}.\n{place}") from error
     except FormulaicError as error:
-        if ". " in str(error) and "`.` operator" in str(error):
-            message = "'.' is not allowed: name the columns"
-            raise FormulaError(f"in the formula for {parameter!r}: {message}.") from error
+        if "`.` operator" in str(error):
+            raise FormulaError(
+                f"in the formula for {parameter!r}: '.' is not allowed; name the columns."
+            ) from error
         raise _syntax_error(error, text, start, parameter) from error
     _check_repeated(rest, text, start, parameter=parameter)
     variables: dict[str, None] = {}
@@ -453,33 +433,27 @@ def _check_functions(expression: str, place: tuple[str, int, str], *, names: _Na
     text, start, parameter = place
     for node in ast.walk(_parse(expression)):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor):
-            raise _at(expression, "^", text, f"'^' is no power inside {expression}; write '**'.")
+            raise _at("^", text, start, f"'^' is no power inside {expression}; write '**'.")
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
         name = node.func.id
         if name in names.calls:
-            message = f"the term {name}() cannot stand inside {expression}."
-            raise _at(expression, name, text, message)
+            raise _at(name, text, start, f"the term {name}() cannot stand inside {expression}.")
         if name in _ROW_DEPENDENT:
             message = f"{name}() depends on other rows, which a prediction does not have."
-            raise _at(expression, name, text, message)
+            raise _at(name, text, start, message)
         if name not in TRANSFORMS:
             hint = suggestion(name, [*names.calls, *TRANSFORMS])
-            message = f"unknown term or function {name!r} in the formula for {parameter!r}" + (
-                hint or f"; the terms are {listing(sorted(names.calls))}."
-            )
-            raise _at(f"{name}(", name, text[start:], message, offset=start, whole=text)
+            message = f"unknown term or function {name!r} in the formula for {parameter!r}"
+            hint = hint or f"; the terms are {listing(sorted(names.calls))}."
+            raise _at(name, text, start, message + hint)
 
 
-def _at(
-    expression: str, part: str, text: str, message: str, *, offset: int = 0, whole: str = ""
-) -> FormulaError:
-    """Return an error with carets under `part`, where it can be found in the text."""
-    found = re.search(re.escape(part), text)
-    if found is None:
-        return FormulaError(f"{expression}: {message}")
-    start = offset + found.start()
-    return FormulaError(f"{message}\n{caret(whole or text, start, start + len(part))}")
+def _at(part: str, text: str, start: int, message: str) -> FormulaError:
+    """Return an error with carets under `part`, a function or sign on the right side."""
+    pattern = rf"\b{part}(?=\s*\()" if part.isidentifier() else re.escape(part)
+    found = re.compile(pattern).search(text, start)
+    return FormulaError(f"{message}\n{caret(text, *found.span())}" if found else message)
 
 
 def _parse(expression: str) -> ast.expr:

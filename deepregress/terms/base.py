@@ -290,7 +290,8 @@ def codes(frame: Frame, name: str, levels: Sequence[object]) -> Array:
         )
     if list(values.categories) == list(levels):
         return np.asarray(values.codes)
-    recoded = pd.Index(levels, dtype=object).get_indexer(pd.Index(values.categories, dtype=object))
+    place = {level: code for code, level in enumerate(levels)}
+    recoded = np.array([place.get(level, -1) for level in values.categories])
     result = recoded[values.codes]
     if (result < 0).any():
         new = listing(repr(level) for level in np.unique(np.asarray(values[result < 0], dtype=str)))

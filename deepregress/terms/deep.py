@@ -1,7 +1,7 @@
 """Deep terms: what a network is fed with (METHODS 5, DESIGN 1).
 
-`deep(x1, x2)` feeds a default network, `deep(image, net="photo")` or `photo(image)` a network of the
-user. One-dimensional columns are joined to one float32 array (n, d):
+`deep(x1, x2)` feeds a default network, `deep(image, net="photo")` or `photo(image)` a network of
+the user. One-dimensional columns are joined to one float32 array (n, d):
 
     numbers   (x - mean) / sd of the training rows
     factors   one column per level, 1 where the row has it
@@ -104,10 +104,9 @@ class NetworkInputs(Inputs):
     def _array(self, frame: Frame, each: AsGiven) -> Array:
         values = frame[each.variable]
         if isinstance(values, pd.Categorical) or values.shape[1:] != each.shape:
-            came = "a factor" if isinstance(values, pd.Categorical) else f"rows of shape {values.shape[1:]}"
             raise PredictionError(
                 f"{self.label}: column {each.variable!r} had rows of shape {each.shape} when the "
-                f"model was fitted, now it has {came}."
+                f"model was fitted, now they have shape {values.shape[1:]}."
             )
         return np.asarray(values)
 
@@ -148,9 +147,7 @@ class DeepTerm(Term):
         """
         inputs = tuple(self._input(frame, each) for each in self.expressions)
         recipe = NetworkInputs(self.label, inputs)
-        return (
-            NetworkBlock(self.label, self.variables, self.network, recipe, self.orthogonal_to),
-        )
+        return (NetworkBlock(self.label, self.variables, self.network, recipe, self.orthogonal_to),)
 
     def _input(self, frame: Frame, expression: str) -> Input:
         name = expression.strip("`")

@@ -199,7 +199,7 @@ class LinearTerm(Term):
         """Refuse constant columns beside an intercept."""
         if INTERCEPT not in names:
             return
-        constant = np.flatnonzero(matrix.max(axis=0) == matrix.min(axis=0))
+        constant = np.flatnonzero(matrix.max(axis=0) == matrix.min(axis=0)).tolist()
         for j in constant:
             if names[j] != INTERCEPT:
                 value = matrix[0, j]
@@ -214,8 +214,8 @@ class LinearTerm(Term):
             return
         R = triangular_factor(matrix)
         length = np.linalg.norm(R, axis=0)
-        zero = np.flatnonzero(length == 0.0)
-        if zero.size:
+        zero = np.flatnonzero(length == 0.0).tolist()
+        if zero:
             raise DataError(
                 f"{names[zero[0]]!r} in the formula for {self.parameter!r} is zero in all rows."
             )
@@ -224,7 +224,8 @@ class LinearTerm(Term):
             if j < R.shape[0] and abs(R[j, j]) >= COLLINEAR:
                 continue
             weight, *_ = scipy.linalg.lstsq(R[:, :j], R[:, j])
-            others = listing(repr(names[i]) for i in np.flatnonzero(np.abs(weight) > 1e-6))
+            found = np.flatnonzero(np.abs(weight) > 1e-6).tolist()
+            others = listing(repr(names[i]) for i in found)
             raise DataError(
                 f"{names[j]!r} in the formula for {self.parameter!r} is determined by {others}: "
                 "their effects cannot be told apart; leave one of them out."
@@ -236,8 +237,8 @@ class LinearTerm(Term):
             return
         alone = recipe.evaluate(frame.rows(slice(0, 1)))[0]
         scale = np.abs(matrix).max(axis=0)
-        differs = np.flatnonzero(np.abs(alone - matrix[0]) > 1e-9 * scale)
-        if differs.size:
+        differs = np.flatnonzero(np.abs(alone - matrix[0]) > 1e-9 * scale).tolist()
+        if differs:
             raise FormulaError(
                 f"{recipe.names[differs[0]]}: its value in a row depends on the other rows, so a "
                 "prediction would too; use center(), scale() or poly(), which remember the "

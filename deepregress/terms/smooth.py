@@ -155,9 +155,7 @@ class SmoothTerm(Term):
             A covariate is no number or constant.
         """
         x = self._covariates(frame)
-        basis = construct(
-            self.bs, x, k=self.k, m=self.m, knots=self._knots(), label=self.written
-        )
+        basis = construct(self.bs, x, k=self.k, m=self.m, knots=self._knots(), label=self.written)
         sums, widest = _row_statistics(basis, x)
         by, constant = self._by(frame)
         centred = not self.by or isinstance(by, pd.Categorical) or constant
@@ -230,7 +228,9 @@ class SmoothTerm(Term):
         level: int,
     ) -> ColumnBlock:
         label = self.label if levels is None else f"{self.label}{levels[level]}"
-        names = tuple(dict.fromkeys(name for e in self.covariates for name in expression_variables(e)))
+        names = tuple(
+            dict.fromkeys(name for e in self.covariates for name in expression_variables(e))
+        )
         return ColumnBlock(
             label=label,
             kind="smooth",
@@ -279,7 +279,9 @@ def smooth(call: Call) -> SmoothTerm:
         raise call.error("sp and df both fix the smoothing parameter; give one of them.")
     names = [name for each in call.args for name in expression_variables(each)]
     if not names:
-        raise call.error(f"{call.args[0]!r} is not a column; options are given by name: s(x, k=10).")
+        raise call.error(
+            f"{call.args[0]!r} is not a column; options are given by name: s(x, k=10)."
+        )
     label = f"s({','.join(call.args)})" + (f":{by}" if by else "")
     return SmoothTerm(
         label=label,
@@ -319,9 +321,7 @@ def _sequence(call: Call, option: str) -> tuple[Any, ...] | None:
     return None if value is None else tuple(value)
 
 
-def _number(
-    call: Call, option: str, allowed: Callable[[float], bool], need: str
-) -> float | None:
+def _number(call: Call, option: str, allowed: Callable[[float], bool], need: str) -> float | None:
     value = call.kwargs.get(option)
     if value is None:
         return None
