@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from deepregress.errors import FitError
-from deepregress.linalg import Matrix, Vector
+from deepregress.linalg import Array, Matrix, Vector
+from deepregress.networks import Architecture
 from deepregress.objective import Objective
+from deepregress.predictor import Members
 
 
 @dataclass(frozen=True)
@@ -134,3 +136,84 @@ class Training:
                 raise FitError(
                     f"Training({name}={getattr(self, name)!r}): needs True, False or 'auto'"
                 )
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network to train: what it is, the predictor it adds to, and its inputs.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    unit : int
+        Index of the predictor.
+    inputs : tuple of arrays, each (n_obs, ...)
+        As `Architecture.arrange` gives them.
+    """
+
+    architecture: Architecture
+    unit: int
+    inputs: tuple[Array, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Which rows each member trains on and which it is judged on.
+
+    Parameters
+    ----------
+    train, held : tuple of Array of int
+        Row numbers, one array per member; no row is held out by two members.
+    """
+
+    train: tuple[Array, ...] = field(repr=False)
+    held: tuple[Array, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the data: mean negative log-likelihood of held-out rows, learning rate."""
+
+    round: int
+    epoch: int
+    held_out: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Networks at their best epoch.
+
+    Parameters
+    ----------
+    members : tuple of Members
+        One per network.
+    best_epoch : int
+        Zero when no epoch was better than no network at all.
+    history : tuple of Epoch
+        Epoch 0 is the model without networks.
+    status : Status
+    """
+
+    members: tuple[Members, ...] = field(repr=False)
+    best_epoch: int
+    history: tuple[Epoch, ...] = field(repr=False)
+    status: Status
+
+
+class NetworkTrainer(Protocol):
+    """Anything that trains networks on top of given predictors."""
+
+    def __call__(
+        self,
+        objective: Objective,
+        networks: Sequence[Network],
+        *,
+        eta: Matrix,
+        folds: Folds,
+        training: Training,
+        seed: int,
+        round_number: int,
+        verbose: int,
+    ) -> Trained:
+        """Train with eta (n_obs, U) as offset; members of one fold never see its held-out rows."""

@@ -1,0 +1,97 @@
+"""Orthogonalisation of deep terms: which part of a network belongs to the structured columns.
+
+    post hoc (PHO):  C = (X'WX)^-1 X'W D       projection coefficients, (n_columns, n_members)
+                     D <- D - X C,  beta <- beta + C
+                     zeta(x*) = D(x*) - x*' C  for a new row: a function of the row alone
+
+X are the protected columns (the intercept and the structured columns a network must leave alone), W
+the working weights of the predictor at the fit and D what the network says about the training rows.
+X'WX and X'WD are sums over rows, so they accumulate over chunks of any size; eta is unchanged.
+
+References: Ruegamer (2023), ICML, arXiv 2306.00522; Ruegamer, Kolb, Klein (2023), arXiv 2002.05777.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from deepregress.linalg import Factor, Matrix, Vector
+
+ROWS_PER_CHUNK = 8192
+"""Rows whose weighted columns are held at a time."""
+
+DEPENDENT = 1e-10
+"""Share of the largest eigenvalue of the scaled X'WX below which columns count as dependent."""
+
+
+def projection(X: Matrix, weights: Vector, D: Matrix) -> Matrix:
+    """C = (X'WX)^-1 X'W D, the coefficients of the projection of D on the columns of X.
+
+    Parameters
+    ----------
+    X : Matrix, (n_obs, p)
+        Protected columns; dependent ones share their part (minimum norm after scaling).
+    weights : Vector, (n_obs,)
+        Diagonal of W, not negative.
+    D : Matrix, (n_obs, m)
+        One column per member of the network.
+
+    Returns
+    -------
+    Matrix, (p, m)
+        X'W (D - X C) = 0 to working precision.
+    """
+    if X.shape[1] == 0:
+        return np.zeros((0, D.shape[1]))
+    gram = np.zeros((X.shape[1], X.shape[1]))
+    for rows in _chunks(len(X)):
+        gram += X[rows].T @ (weights[rows, None] * X[rows])
+    C = np.zeros((X.shape[1], D.shape[1]))
+    # the second pass removes the rounding that the normal equations leave
+    for _ in range(2):
+        moment = np.zeros_like(C)
+        for rows in _chunks(len(X)):
+            moment += X[rows].T @ (weights[rows, None] * (D[rows] - X[rows] @ C))
+        C += _solve(gram, moment)
+    return C
+
+
+def post_hoc(
+    beta: Vector, X: Matrix, *, weights: Vector, zeta: Vector
+) -> tuple[Vector, Vector, Vector]:
+    """Move the part of a deep term that the columns of X can express into their coefficients.
+
+    Parameters
+    ----------
+    beta : Vector, (p,)
+        Coefficients of X.
+    X : Matrix, (n_obs, p)
+    weights : Vector, (n_obs,)
+    zeta : Vector, (n_obs,)
+        The deep term.
+
+    Returns
+    -------
+    tuple
+        beta + alpha (p,), zeta - X alpha (n_obs,) and alpha (p,), with X beta + zeta unchanged.
+    """
+    alpha = projection(X, weights, zeta[:, None])[:, 0]
+    return beta + alpha, zeta - X @ alpha, alpha
+
+
+def _chunks(n: int) -> Iterator[slice]:
+    return (slice(a, min(a + ROWS_PER_CHUNK, n)) for a in range(0, n, ROWS_PER_CHUNK))
+
+
+def _solve(gram: Matrix, moment: Matrix) -> Matrix:
+    factor = Factor.of(gram)
+    if factor is not None:
+        return np.asarray(factor.solve(moment))
+    diagonal = np.diagonal(gram)
+    scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    values, vectors = np.linalg.eigh(scale[:, None] * gram * scale)
+    kept = values > DEPENDENT * max(values[-1], 0.0)
+    inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+    return np.asarray(scale[:, None] * (inverse @ (scale[:, None] * moment)))
