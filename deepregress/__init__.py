@@ -17,19 +17,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deepregress import datasets as datasets
     from deepregress import errors as errors
+    from deepregress import families as families
+    from deepregress import networks as networks
     from deepregress.errors import ConvergenceWarning as ConvergenceWarning
     from deepregress.errors import DeepRegressError as DeepRegressError
     from deepregress.errors import DeepRegressWarning as DeepRegressWarning
+    from deepregress.families import Family as Family
+    from deepregress.fitted import FittedModel as FittedModel
+    from deepregress.model import fit as fit
+    from deepregress.solvers.base import Training as Training
 
 __version__ = "0.1.0"
 
 # Public name -> the module that holds it; a name that is a module holds itself.
 _HOME = {
-    "datasets": "deepregress.datasets",
-    "errors": "deepregress.errors",
     "ConvergenceWarning": "deepregress.errors",
     "DeepRegressError": "deepregress.errors",
     "DeepRegressWarning": "deepregress.errors",
+    "Family": "deepregress.families",
+    "FittedModel": "deepregress.fitted",
+    "Training": "deepregress.solvers.base",
+    "datasets": "deepregress.datasets",
+    "errors": "deepregress.errors",
+    "families": "deepregress.families",
+    "fit": "deepregress.model",
+    "networks": "deepregress.networks",
 }
 
 __all__ = [

@@ -37,6 +37,7 @@ FLOORS = {
     9: ("solvers.*",),
     9.5: ("marginal",),
     10: ("smoothing", "inference"),
+    10.5: ("prediction",),
     11: ("summary", "plotting", "diagnostics"),
     12: ("fitted",),
     13: ("model",),
