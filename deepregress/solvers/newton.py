@@ -21,8 +21,8 @@ from deepregress.objective import Derivatives, Objective, positive_part
 
 MAX_STEPS = 200
 MAX_HALVINGS = 40
-DECREMENT = 1e-8
-"""Log-likelihood still to be gained at which Newton stops: far below 1e-4 standard errors."""
+DECREMENT = 1e-10
+"""Log-likelihood still to be gained at which Newton stops: about 1e-5 standard errors."""
 RIDGE = 1e-8
 """Relative size of the first ridge for a singular P; it grows tenfold until P factors."""
 
