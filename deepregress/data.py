@@ -230,7 +230,7 @@ def prediction_frame(data: object, names: Sequence[str]) -> Frame:
     if absent:
         hint = suggestion(absent[0], column_names(data))
         raise PredictionError(
-            f"the new data have no column {absent[0]!r}{hint}; the model needs {listing(names)}."
+            f"the new data have no column {absent[0]!r} (the model needs {listing(names)}){hint}"
         )
     frame = Frame.read(data, names)
     if frame.n_obs == 0:
@@ -367,8 +367,8 @@ def _check_known(data: object, needs: Mapping[str, Sequence[str]]) -> None:
     for context, names in needs.items():
         for name in names:
             if name not in known:
-                hint = suggestion(name, known) or f"; the columns are {listing(known)}"
-                raise UnknownVariable(f"{name!r} in {context} is not a column{hint}.")
+                hint = suggestion(name, known) or f"; the columns are {listing(known)}."
+                raise UnknownVariable(f"{name!r} in {context} is not a column{hint}")
 
 
 def _weights(frame: Frame, weights: str | Sequence[float] | Array | None) -> Vector:
@@ -477,7 +477,8 @@ def _response(frame: Frame, text: str, names: Sequence[str], weight: Vector) -> 
     y = np.ascontiguousarray(values, dtype=np.float64)
     if y.ndim not in (1, 2) or len(y) != frame.n_obs:
         raise ResponseError(
-            f"response {text}: shape {y.shape}, but the data have {frame.n_obs} rows."
+            f"response {text}: shape {y.shape}, but one number or vector for each of the "
+            f"{frame.n_obs} rows is needed."
         )
     bad = ~np.isfinite(y if y.ndim == 1 else y.sum(axis=1))
     if bad.any():

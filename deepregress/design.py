@@ -243,7 +243,7 @@ class Design:
                 hint = suggestion(part, known)
                 raise FormulaError(
                     f"{network.label}: orthogonal_to names {part!r}, which is no structured term "
-                    f"of {self.parameter!r}{hint}; its terms are {listing(self.slices)}."
+                    f"of {self.parameter!r} ({listing(self.slices)}){hint}"
                 )
             chosen += known[part]
         return chosen
@@ -332,10 +332,10 @@ def _check_networks(terms: Mapping[str, Sequence[Term]], supplied: Sequence[str]
     }
     for name, parameter in used.items():
         if name not in supplied:
-            hint = suggestion(name, supplied) or f"; networks has {listing(supplied)}"
+            hint = suggestion(name, supplied) or f" (which has {listing(supplied)})."
             raise NetworkError(
                 f"the formula for {parameter!r} uses the network {name!r}, which is not in "
-                f"networks{hint}."
+                f"networks{hint}"
             )
     for name in supplied:
         if name not in used:

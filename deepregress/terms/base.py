@@ -217,10 +217,8 @@ def options(call: Call, allowed: Sequence[str]) -> dict[str, Any]:
     for name in call.kwargs:
         if name not in allowed:
             hint = suggestion(name, allowed)
-            raise call.error(
-                f"unknown option {name!r}{hint}; the options of {call.name}() are "
-                f"{listing(allowed)}."
-            )
+            known = f"the options of {call.name}() are {listing(allowed)}"
+            raise call.error(f"unknown option {name!r}; {known}{hint or '.'}")
     return call.kwargs
 
 

@@ -6,7 +6,8 @@ the user. One-dimensional columns are joined to one float32 array (n, d):
     numbers   (x - mean) / sd of the training rows
     factors   one column per level, 1 where the row has it
 
-and array columns (n, ...) are passed on as they are. Which structured columns the network is made
+Array columns (n, ...) are passed on to a user's network as they are; the default network takes
+arrays (n, d) as d numbers. Which structured columns the network is made
 orthogonal to is decided by the design, which knows them.
 """
 
@@ -21,7 +22,7 @@ import pandas as pd
 from deepregress.data import Frame
 from deepregress.errors import DataError, NetworkError, PredictionError
 from deepregress.formula import Call, Code, expression_variables
-from deepregress.linalg import Array
+from deepregress.linalg import Array, Vector
 from deepregress.terms.base import (
     Inputs,
     NetworkBlock,
@@ -44,6 +45,15 @@ class Standardised:
     sd: float
 
 
+@dataclass(frozen=True, eq=False)
+class StandardisedArray:
+    """An array column (n, d): (x - mean) / sd in each of its columns; sd 1 where it is constant."""
+
+    variable: str
+    mean: Vector
+    sd: Vector
+
+
 @dataclass(frozen=True)
 class OneHot:
     """A factor: one column per level."""
@@ -60,7 +70,7 @@ class AsGiven:
     shape: tuple[int, ...]
 
 
-Input = Standardised | OneHot | AsGiven
+Input = Standardised | StandardisedArray | OneHot | AsGiven
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +81,7 @@ class NetworkInputs(Inputs):
     ----------
     label : str
         The term, for messages.
-    inputs : tuple of Standardised, OneHot or AsGiven
+    inputs : tuple of Standardised, StandardisedArray, OneHot or AsGiven
         One for each argument of the term.
     """
 
@@ -94,10 +104,13 @@ class NetworkInputs(Inputs):
             arrays.insert(place, np.concatenate(columns, axis=1, dtype=np.float32))
         return tuple(arrays)
 
-    def _columns(self, frame: Frame, each: Standardised | OneHot) -> Array:
+    def _columns(self, frame: Frame, each: Standardised | StandardisedArray | OneHot) -> Array:
         if isinstance(each, OneHot):
             row = codes(frame, each.variable, each.levels)
             return np.equal(row[:, None], np.arange(len(each.levels)))
+        if isinstance(each, StandardisedArray):
+            values = self._array(frame, AsGiven(each.variable, each.mean.shape))
+            return np.asarray((values - each.mean) / each.sd)
         x = numbers(frame, each.expression, each.variables, label=self.label)
         return ((x - each.mean) / each.sd)[:, None]
 
@@ -156,13 +169,7 @@ class DeepTerm(Term):
             if isinstance(values, pd.Categorical):
                 return OneHot(name, tuple(values.categories))
             if values.ndim > 1:
-                if not self.network:
-                    raise NetworkError(
-                        f"{self.label}: column {name!r} is an array of shape {values.shape}; "
-                        "the default network takes numbers and factors, so give one of your own: "
-                        "networks={'name': ...} and name(...) in the formula."
-                    )
-                return AsGiven(name, tuple(values.shape[1:]))
+                return self._array(name, values)
         variables = expression_variables(expression)
         x = numbers(frame, expression, variables, label=self.label, error=DataError)
         sd = float(x.std())
@@ -171,6 +178,20 @@ class DeepTerm(Term):
                 f"{self.label}: {expression!r} is constant ({x[0]:g} in all {len(x)} rows)."
             )
         return Standardised(expression, variables, float(x.mean()), sd)
+
+    def _array(self, name: str, values: Array) -> Input:
+        if self.network:
+            return AsGiven(name, tuple(values.shape[1:]))
+        if values.ndim > 2:
+            raise NetworkError(
+                f"{self.label}: column {name!r} is an array of shape {values.shape}; the default "
+                "network takes numbers, factors and arrays (n, d), so give one of your own: "
+                "networks={'name': ...} and name(...) in the formula."
+            )
+        mean, sd = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+        if not sd.any():
+            raise DataError(f"{self.label}: all columns of {name!r} are constant.")
+        return StandardisedArray(name, mean, np.where(sd > 0, sd, 1.0))
 
 
 @register("deep")

@@ -339,9 +339,10 @@ def _materialise(
 
 
 def _reason(problem: BaseException) -> str:
-    """Return formulaic's message without its frame of brackets."""
-    text = re.sub("\x1b\\[[0-9;]*m", "", str(problem)).strip()
-    return text if text.endswith(".") else f"{text}."
+    """Return the message inside formulaic's `Unable to evaluate factor ... [TypeError: ...]`."""
+    text = str(problem).strip()
+    inner = re.search(r"^Unable to evaluate factor `(.*)`\. \[\w+: (.*)\]$", text, re.DOTALL)
+    return f"{inner[1]}: {inner[2].rstrip('.')}." if inner else f"{text.rstrip('.')}."
 
 
 def _check_levels(table: pd.DataFrame, expression: str, known: Sequence[object]) -> None:

@@ -227,7 +227,10 @@ class SmoothTerm(Term):
         levels: tuple[Any, ...] | None,
         level: int,
     ) -> ColumnBlock:
-        label = self.label if levels is None else f"{self.label}{levels[level]}"
+        label = self.label
+        if levels is not None:
+            written_out = "" if label.endswith(f":{self.by}") else f":{self.by}"
+            label = f"{label}{written_out}{levels[level]}"
         names = tuple(
             dict.fromkeys(name for e in self.covariates for name in expression_variables(e))
         )
@@ -277,11 +280,10 @@ def smooth(call: Call) -> SmoothTerm:
     df = _number(call, "df", lambda value: value > 0, "a number > 0")
     if sp is not None and df is not None:
         raise call.error("sp and df both fix the smoothing parameter; give one of them.")
+    for each in call.args:
+        if not expression_variables(each):
+            raise call.error(f"{each} is not a column; options have names, as in s(x, k=10).")
     names = [name for each in call.args for name in expression_variables(each)]
-    if not names:
-        raise call.error(
-            f"{call.args[0]!r} is not a column; options are given by name: s(x, k=10)."
-        )
     label = f"s({','.join(call.args)})" + (f":{by}" if by else "")
     return SmoothTerm(
         label=label,
