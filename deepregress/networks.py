@@ -18,7 +18,8 @@ import contextlib
 import functools
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,19 +168,18 @@ class Architecture:
         Keras configuration, JSON.
     inputs : tuple of Signature
         What a row of each input array looks like.
-    classes : tuple of type
-        The user's own layer and model classes; empty for a recipe read from a file.
-    trusted : bool
-        False for a recipe read from a file: then Python code inside it (`Lambda`) is refused.
-    frozen : mapping
+    origin : str
+        Key of the user's own classes in this process. A recipe read from a file in another process
+        finds none: its classes must be importable or registered, and Python code inside it (a
+        `Lambda` layer) is refused.
+    frozen : dict
         Index among the model's variables -> value, for layers the user froze.
     """
 
     config: str
     inputs: tuple[Signature, ...]
-    classes: tuple[type, ...] = ()
-    trusted: bool = True
-    frozen: Mapping[int, Array] = field(default_factory=dict, compare=False, repr=False)
+    origin: str
+    frozen: dict[int, Array] = field(default_factory=dict, compare=False, repr=False)
 
     def build(self, seed: int) -> keras.Model:
         """A new model with weights drawn from `seed`.
@@ -228,11 +228,12 @@ class Architecture:
 
     def _rebuilt(self, seeds: random.Random) -> keras.Model:
         config = _reseeded(json.loads(self.config), seeds)
-        names = {cls.__name__: cls for cls in self.classes}
-        names |= {keras.saving.get_registered_name(cls): cls for cls in self.classes}
+        classes = _classes.get(self.origin, ())
+        names = {cls.__name__: cls for cls in classes}
+        names |= {keras.saving.get_registered_name(cls): cls for cls in classes}
         try:
             model = keras.saving.deserialize_keras_object(
-                config, custom_objects=names, safe_mode=self.trusted is False
+                config, custom_objects=names, safe_mode=self.origin not in _classes
             )
         except (TypeError, ValueError, ImportError, AttributeError) as error:
             raise NetworkError(
@@ -242,6 +243,19 @@ class Architecture:
                 "define get_config() when their constructors take arguments"
             ) from error
         return model
+
+
+_classes: dict[str, tuple[type, ...]] = {}
+"""Origin -> classes of the user's networks in this process."""
+
+
+def _origin(classes: tuple[type, ...]) -> str:
+    """Key of these classes: a new one for a class that was defined anew under its old name."""
+    known = {value: key for key, value in _classes.items()}
+    if classes not in known:
+        known[classes] = secrets.token_hex(16)
+        _classes[known[classes]] = classes
+    return known[classes]
 
 
 @functools.lru_cache(maxsize=32)
@@ -340,7 +354,7 @@ def _read(model: keras.Model, inputs: tuple[Signature, ...], label: str) -> Arch
     return Architecture(
         config=text,
         inputs=inputs,
-        classes=tuple(sorted(classes, key=lambda cls: cls.__qualname__)),
+        origin=_origin(tuple(sorted(classes, key=lambda cls: cls.__qualname__))),
         frozen=_frozen_values(model),
     )
 

@@ -227,6 +227,9 @@ class DeepEffect:
         C: what each member says that those columns can say.
     multiplier : float
         c >= 0; zero when training found no effect.
+    position : int or None
+        Index among the solution's coefficients of the multiplier of its column of sd 1; None where
+        the effect entered as an offset or not at all.
     """
 
     label: str
@@ -236,6 +239,7 @@ class DeepEffect:
     protected: Array = field(repr=False)
     projection: Matrix = field(repr=False)
     multiplier: float
+    position: int | None = None
 
     def member_effects(self, inputs: Sequence[Array], X: Matrix) -> Matrix:
         """c (d_m(z) - x' C_m) of each member, (M, n_obs)."""

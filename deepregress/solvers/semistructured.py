@@ -1,0 +1,522 @@
+"""The semi-structured solver: cross-fitted networks between two structured fits (METHODS 5.1).
+
+    0. f = structured fit without networks; offset = its predictors
+    1. train K members of each network on top of the offset, member k without the rows of fold k;
+       best epoch 0: there is no deep effect, f is the answer
+    2. C_m = (X'WX)^-1 X'W D_m over all rows and the protected columns X; D_m <- D_m - X C_m
+    3. q_i = D_{m(i), i}, m(i) the member that did not see row i, scaled to sd 1: one column each
+    4. f = structured fit of [X, q] with a ridge penalty, chosen by REML, on each multiplier c >= 0
+    5. offset = structured part of f; a second round from 1 where a term is not projected on shared
+       columns, because the first offset then contains what the network should explain
+    deep effect of a new row: c * mean over m of (d_m(z) - x' C_m)
+
+Without cross-fitting there is one network, judged on 15 % of the rows, and step 4 fits the structured
+part with D - X C as an offset. Each deep part comes with the score difference that it makes on rows
+its networks did not see, and the solution with two covariances: conditional on the networks, and the
+addition V_C = P^-1 sum_i (s_i s_i') P^-1, s_i = X_i' W_i (c q)_i, for effects of the population.
+
+References: METHODS 5.1; Ruegamer (2023), arXiv 2306.00522; Chernozhukov et al. (2018),
+doi:10.1111/ectj.12097 (cross-fitting).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from deepregress.errors import FitError
+from deepregress.linalg import Array, Factor, Matrix, Vector
+from deepregress.networks import Architecture
+from deepregress.objective import Objective, UnitPenalty, positive_part, upper_pairs
+from deepregress.orthogonal import projection
+from deepregress.predictor import DeepEffect, Members, evaluate
+from deepregress.solvers.base import (
+    Epoch,
+    Folds,
+    Network,
+    NetworkTrainer,
+    Solution,
+    StructuredSolver,
+    Trained,
+    Training,
+)
+
+CROSSFIT_ROWS = 50_000
+CROSSFIT_WEIGHTS = 1_000_000
+"""Cross-fitting is the default below so many rows and weights of a network."""
+
+HELD_OUT_SHARE = 0.15
+"""Rows that judge a network which is not cross-fitted."""
+
+
+@dataclass(frozen=True)
+class NetworkPart:
+    """One deep term of one predictor, bound to the training rows.
+
+    Parameters
+    ----------
+    label : str
+        The term.
+    unit : int
+        Index of its predictor.
+    inputs : tuple of arrays, each (n_obs, ...)
+        As `NetworkBlock.evaluate` gives them.
+    architecture : Architecture
+    protected : Array of int
+        Columns of the predictor's X that it must be orthogonal to.
+    """
+
+    label: str
+    unit: int
+    inputs: tuple[Array, ...] = field(repr=False)
+    architecture: Architecture = field(repr=False)
+    protected: Array = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ScoreDifference:
+    """What a deep part gains on rows its networks did not see.
+
+    Parameters
+    ----------
+    value : float
+        Sum over rows of log-likelihood with minus without it, natural log.
+    se : float
+        Standard error: sqrt(n) times the sd of the rows' differences.
+    """
+
+    value: float
+    se: float
+
+    @classmethod
+    def of(cls, rowwise: Vector) -> ScoreDifference:
+        """From the rows' weighted differences (n,)."""
+        spread = float(np.std(rowwise, ddof=1)) if len(rowwise) > 1 else np.nan
+        return cls(float(rowwise.sum()), float(np.sqrt(len(rowwise)) * spread))
+
+
+@dataclass(frozen=True)
+class SemiStructured:
+    """A structured solution with its deep effects.
+
+    Parameters
+    ----------
+    solution : Solution
+        Of `objective`; the multipliers c are the last coefficients of each predictor.
+    objective : Objective
+        The original one with the networks' columns (or offsets).
+    effects : tuple of DeepEffect
+        One per part; its multiplier is zero where there is no effect.
+    score_difference, score_se : float
+        Of all deep parts together.
+    scores : tuple of ScoreDifference
+        Of each part, given the others.
+    population : Matrix, (n_coef, n_coef)
+        V_C, to be added to the conditional covariance for effects of the population.
+    history : tuple of Epoch
+    message : str
+        How the last training ended.
+    """
+
+    solution: Solution
+    objective: Objective = field(repr=False)
+    effects: tuple[DeepEffect, ...]
+    score_difference: float
+    score_se: float
+    scores: tuple[ScoreDifference, ...]
+    population: Matrix = field(repr=False)
+    history: tuple[Epoch, ...] = field(repr=False)
+    message: str
+
+
+def solve(
+    objective: Objective,
+    parts: Sequence[NetworkPart],
+    *,
+    structured: StructuredSolver,
+    trainer: NetworkTrainer,
+    training: Training,
+    seed: int,
+    orthogonalize: str = "posthoc",
+    verbose: int = 1,
+) -> SemiStructured:
+    """Fit structured and deep terms together.
+
+    Parameters
+    ----------
+    objective : Objective
+        Of the structured terms.
+    parts : sequence of NetworkPart
+        At least one.
+    structured : StructuredSolver
+        Fits the structured part (`smoothing.select`).
+    trainer : NetworkTrainer
+        Trains the networks (`stochastic.train`).
+    training : Training
+    seed : int
+        Folds, initial weights and shuffling.
+    orthogonalize : {"posthoc", "none"}
+        "none": networks keep what their protected columns could say.
+    verbose : int
+        0: silent, else a progress bar.
+
+    Raises
+    ------
+    FitError
+        If `orthogonalize` is unknown or there are fewer rows than folds.
+    """
+    if orthogonalize not in ("posthoc", "none"):
+        raise FitError(f"orthogonalize={orthogonalize!r}: needs 'posthoc' or 'none'")
+    if orthogonalize == "none":
+        parts = [replace(part, protected=part.protected[:0]) for part in parts]
+    networks = [
+        Network(part.architecture, part.unit, part.architecture.arrange(part.inputs))
+        for part in parts
+    ]
+    crossfit = _crossfit(training, networks, objective.n_obs)
+    folds = _folds(objective.response.weights, training, crossfit=crossfit, seed=seed)
+    base = structured(objective)
+    eta, history = objective.eta(base.coef), ()
+    for round_number in range(1, _rounds(objective, parts) + 1):
+        trained = trainer(
+            objective,
+            networks,
+            eta=eta,
+            folds=folds,
+            training=training,
+            seed=seed,
+            round_number=round_number,
+            verbose=verbose,
+        )
+        history = (*history, *trained.history)
+        if trained.best_epoch == 0:
+            return _no_effect(objective, base, parts, trained, history)
+        deep = _Deep.of(objective, parts, networks, folds, trained.members, eta)
+        fit = deep.refit(structured, base) if crossfit else deep.given(structured, base)
+        scores = _scores(objective, parts, eta, deep)
+        eta = fit.structured_eta(objective)
+    return fit.result(parts, trained, scores, history)
+
+
+# -- preparation ------------------------------------------------------------------------------------
+
+
+def _crossfit(training: Training, networks: Sequence[Network], n_obs: int) -> bool:
+    if training.crossfit != "auto":
+        return bool(training.crossfit)
+    n_weights = max(network.architecture.n_weights for network in networks)
+    return n_obs < CROSSFIT_ROWS and n_weights < CROSSFIT_WEIGHTS
+
+
+def _folds(weights: Vector, training: Training, *, crossfit: bool, seed: int) -> Folds:
+    """Random folds of the rows that count; rows of weight zero are in none."""
+    rng = np.random.default_rng([seed, 1])
+    rows = rng.permutation(np.flatnonzero(weights > 0))
+    if len(rows) < 2 * training.folds:
+        raise FitError(
+            f"{len(rows)} rows with positive weight are too few for {training.folds} folds of at "
+            "least 2 rows; choose fewer with Training(folds=...)"
+        )
+    if not crossfit:
+        cut = max(1, round(HELD_OUT_SHARE * len(rows)))
+        return Folds((rows[cut:],), (rows[:cut],))
+    held = np.array_split(rows, training.folds)
+    # each member's rows in an order of its own: the training graph shuffles positions
+    train = [rng.permutation(np.setdiff1d(rows, part)) for part in held]
+    return Folds(tuple(train), tuple(held))
+
+
+def _rounds(objective: Objective, parts: Sequence[NetworkPart]) -> int:
+    """2 where a network is at most centred and the structured part has more than constants."""
+    return 2 if any(not _shares_columns(objective, part) for part in parts) else 1
+
+
+def _shares_columns(objective: Objective, part: NetworkPart) -> bool:
+    X = objective.units[part.unit].X
+    own = X[:, part.protected]
+    return bool(np.any(np.ptp(own, axis=0) > 0)) or X.shape[1] == len(part.protected)
+
+
+# -- projection and refit ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Deep:
+    """Trained networks after the projection.
+
+    `projections` are the C of each part, (p, M), `seen` whether a row was held out by a member,
+    `out_of_fold` the unprojected and `columns` the projected outputs of the member that did not see
+    the row, (n_obs, n_parts); rows in no fold get the mean of all members.
+    """
+
+    objective: Objective
+    parts: Sequence[NetworkPart]
+    members: tuple[Members, ...]
+    projections: tuple[Matrix, ...]
+    held: Array
+    out_of_fold: Matrix
+    columns: Matrix
+
+    @classmethod
+    def of(
+        cls,
+        objective: Objective,
+        parts: Sequence[NetworkPart],
+        networks: Sequence[Network],
+        folds: Folds,
+        members: tuple[Members, ...],
+        eta: Matrix,
+    ) -> _Deep:
+        """Evaluate all members on all rows and project them on the protected columns."""
+        outputs = [
+            evaluate(network.architecture, own, network.inputs)
+            for network, own in zip(networks, members, strict=True)
+        ]
+        out_of_fold = np.column_stack([_out_of_fold(D, folds) for D in outputs])
+        weights = _working_weights(objective, _with_parts(eta, parts, out_of_fold))
+        projections, columns = [], []
+        for part, D in zip(parts, outputs, strict=True):
+            X = objective.units[part.unit].X[:, part.protected]
+            C = projection(X, weights[part.unit], D.T)
+            projections.append(C)
+            columns.append(_out_of_fold(D - (X @ C).T, folds))
+        return cls(
+            objective,
+            parts,
+            members,
+            tuple(projections),
+            np.concatenate(folds.held),
+            out_of_fold,
+            np.column_stack(columns),
+        )
+
+    def refit(self, structured: StructuredSolver, base: Solution) -> _Fit:
+        """Steps 3 and 4: structured fit of [X, q]; parts with a negative multiplier leave."""
+        scale = self.columns.std(axis=0)
+        kept = [j for j in range(len(self.parts)) if scale[j] > 0]
+        while True:
+            extended, positions = self._extended(kept, scale)
+            start = _extended_start(self.objective, base.coef, extended, positions, scale)
+            solution = structured(extended, start)
+            negative = [j for j in kept if solution.coef[positions[j]] < 0]
+            if not negative:
+                break
+            kept = [j for j in kept if j not in negative]
+        multipliers = np.zeros(len(self.parts))
+        for j in kept:
+            multipliers[j] = solution.coef[positions[j]] / scale[j]
+        return _Fit(self, extended, solution, multipliers, positions)
+
+    def given(self, structured: StructuredSolver, base: Solution) -> _Fit:
+        """The structured part refitted with the projected networks as offsets."""
+        extended = self.objective
+        for j, part in enumerate(self.parts):
+            extended = extended.with_offset(part.unit, self.columns[:, j])
+        solution = structured(extended, base.coef)
+        return _Fit(self, extended, solution, np.ones(len(self.parts)), {})
+
+    def _extended(self, kept: Sequence[int], scale: Vector) -> tuple[Objective, dict[int, int]]:
+        """The objective with the columns q of the kept parts, and where their multipliers are."""
+        extended = self.objective
+        for j in kept:
+            part = self.parts[j]
+            ridge = UnitPenalty(part.label, slice(0, 1), np.eye(1), rank=1)
+            q = self.columns[:, [j]] / scale[j]
+            extended = extended.with_columns(part.unit, q, [ridge])
+        positions, taken = {}, {}
+        for j in kept:
+            unit = self.parts[j].unit
+            place = self.objective.units[unit].n_coef + taken.get(unit, 0)
+            positions[j] = extended.slices[unit].start + place
+            taken[unit] = taken.get(unit, 0) + 1
+        return extended, positions
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A structured fit given the networks; `positions` of the multipliers among its coefficients."""
+
+    deep: _Deep
+    objective: Objective
+    solution: Solution
+    multipliers: Vector
+    positions: dict[int, int]
+
+    def structured_eta(self, original: Objective) -> Matrix:
+        """Predictors without the deep parts."""
+        return original.eta(_structured_coef(original, self.objective, self.solution.coef))
+
+    def result(
+        self,
+        parts: Sequence[NetworkPart],
+        trained: Trained,
+        scores: tuple[ScoreDifference, tuple[ScoreDifference, ...]],
+        history: tuple[Epoch, ...],
+    ) -> SemiStructured:
+        """What `solve` returns."""
+        deep, (joint, each) = self.deep, scores
+        effects = tuple(
+            DeepEffect(
+                label=part.label,
+                unit=part.unit,
+                architecture=part.architecture,
+                members=deep.members[j],
+                protected=part.protected,
+                projection=deep.projections[j],
+                multiplier=float(self.multipliers[j]),
+                position=self.positions.get(j),
+            )
+            for j, part in enumerate(parts)
+        )
+        return SemiStructured(
+            solution=self.solution,
+            objective=self.objective,
+            effects=effects,
+            score_difference=joint.value,
+            score_se=joint.se,
+            scores=each,
+            population=self._population(),
+            history=history,
+            message=trained.status.message,
+        )
+
+    def _population(self) -> Matrix:
+        """V_C = P^-1 (sum_i s_i s_i') P^-1 with s_i = X_i' W_i delta_i, delta the deep parts of a row."""
+        objective, solution = self.objective, self.solution
+        delta = np.zeros((objective.n_obs, len(objective.units)))
+        for j, part in enumerate(self.deep.parts):
+            delta[:, part.unit] += self.multipliers[j] * self.deep.columns[:, j]
+        _, _, packed = objective.row_derivatives(objective.eta(solution.coef))
+        W = positive_part(packed) * objective.response.weights[:, None]
+        moved = np.zeros_like(delta)
+        for p, (k, m) in enumerate(upper_pairs(len(objective.units))):
+            moved[:, k] += W[:, p] * delta[:, m]
+            if k != m:
+                moved[:, m] += W[:, p] * delta[:, k]
+        s = np.hstack([unit.X * moved[:, [u]] for u, unit in enumerate(objective.units)])
+        return _sandwich(solution, s)
+
+
+def _sandwich(solution: Solution, s: Matrix) -> Matrix:
+    """P^-1 s's P^-1; a constant dispersion is estimated apart and gets zeros."""
+    P, d = solution.H + solution.S, solution.dispersion
+    free = np.arange(len(P)) if d is None else np.delete(np.arange(len(P)), d)
+    factor = Factor.of(P[np.ix_(free, free)])
+    if factor is None:
+        raise FitError("the penalised Hessian is singular at the solution with its deep terms")
+    A = factor.solve(s[:, free].T)
+    V = np.zeros_like(P)
+    V[np.ix_(free, free)] = A @ A.T
+    return V
+
+
+def _out_of_fold(D: Matrix, folds: Folds) -> Vector:
+    """D_{m(i), i} of outputs (M, n_obs): one network answers for every row."""
+    out = D.mean(axis=0)
+    if len(folds.held) > 1:
+        for m, rows in enumerate(folds.held):
+            out[rows] = D[m, rows]
+    return np.asarray(out)
+
+
+def _with_parts(eta: Matrix, parts: Sequence[NetworkPart], columns: Matrix) -> Matrix:
+    added = eta.copy()
+    for j, part in enumerate(parts):
+        added[:, part.unit] += columns[:, j]
+    return added
+
+
+def _working_weights(objective: Objective, eta: Matrix) -> list[Vector]:
+    """Weights w_i W_i,uu of each predictor; the rows' own weights where the curvature vanishes."""
+    _, _, packed = objective.row_derivatives(eta)
+    W = positive_part(packed) * objective.response.weights[:, None]
+    diagonal = [p for p, (k, m) in enumerate(upper_pairs(eta.shape[1])) if k == m]
+    return [W[:, p] if W[:, p].any() else objective.response.weights for p in diagonal]
+
+
+def _extended_start(
+    original: Objective,
+    coef: Vector,
+    extended: Objective,
+    positions: dict[int, int],
+    scale: Vector,
+) -> Vector:
+    """Coefficients of the structured fit, multipliers at the value that leaves networks as they are."""
+    start = np.zeros(extended.n_coef)
+    for old, new, unit in zip(original.slices, extended.slices, original.units, strict=True):
+        start[new.start : new.start + unit.n_coef] = coef[old]
+    for j, position in positions.items():
+        start[position] = scale[j]
+    return start
+
+
+def _structured_coef(original: Objective, extended: Objective, coef: Vector) -> Vector:
+    """Coefficients of the structured columns, without the multipliers."""
+    return np.concatenate(
+        [
+            coef[index.start : index.start + unit.n_coef]
+            for index, unit in zip(extended.slices, original.units, strict=True)
+        ]
+    )
+
+
+# -- what is reported -------------------------------------------------------------------------------
+
+
+def _scores(
+    objective: Objective, parts: Sequence[NetworkPart], eta: Matrix, deep: _Deep
+) -> tuple[ScoreDifference, tuple[ScoreDifference, ...]]:
+    """Score differences on held-out rows: of all parts together, and of each given the others."""
+    rows = deep.held
+
+    def loglik(columns: Matrix) -> Vector:
+        values, _, _ = objective.row_derivatives(_with_parts(eta, parts, columns))
+        return (objective.response.weights * values)[rows]
+
+    full = loglik(deep.out_of_fold)
+    joint = ScoreDifference.of(full - loglik(np.zeros_like(deep.out_of_fold)))
+    if len(parts) == 1:
+        return joint, (joint,)
+    each = []
+    for j in range(len(parts)):
+        without = deep.out_of_fold.copy()
+        without[:, j] = 0.0
+        each.append(ScoreDifference.of(full - loglik(without)))
+    return joint, tuple(each)
+
+
+def _no_effect(
+    objective: Objective,
+    base: Solution,
+    parts: Sequence[NetworkPart],
+    trained: Trained,
+    history: tuple[Epoch, ...],
+) -> SemiStructured:
+    """The structured fit: no epoch of training improved on it."""
+    effects = tuple(
+        DeepEffect(
+            label=part.label,
+            unit=part.unit,
+            architecture=part.architecture,
+            members=members,
+            protected=part.protected,
+            projection=np.zeros((len(part.protected), len(members.trainable))),
+            multiplier=0.0,
+            position=None,
+        )
+        for part, members in zip(parts, trained.members, strict=True)
+    )
+    none = ScoreDifference(0.0, 0.0)
+    return SemiStructured(
+        solution=base,
+        objective=objective,
+        effects=effects,
+        score_difference=none.value,
+        score_se=none.se,
+        scores=(none,) * len(parts),
+        population=np.zeros((objective.n_coef, objective.n_coef)),
+        history=history,
+        message=f"no deep effect: no epoch improved the held-out likelihood ({trained.status.message})",
+    )
