@@ -34,9 +34,11 @@ Tensor = Any
 Map = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Link:
     """A monotone map h from the real line to the range of a parameter.
+
+    Links compare by identity, which `link` makes unique: a bijector's own hash walks its parts.
 
     Parameters
     ----------
@@ -170,8 +172,13 @@ def link(given: Any) -> Link:
     if isinstance(given, Link):
         return given
     if isinstance(given, tfb.Bijector):
-        return Link("custom", given)
+        return _custom(given)
     table = links()
     if given not in table:
         raise FamilyError(f"link {given!r} is not known; known links: {', '.join(sorted(table))}")
     return table[given]
+
+
+@functools.cache
+def _custom(bijector: Any) -> Link:
+    return Link("custom", bijector)

@@ -64,6 +64,8 @@ class Group:
     members: tuple[int, ...]
     scaled: tuple[Matrix, ...]
     """U' S_j U, (rank, rank) each, positive definite in sum."""
+    logdet: float
+    """log|U' S U| where there is one penalty."""
 
     @property
     def rank(self) -> int:
@@ -73,8 +75,7 @@ class Group:
     def log_pseudo_det(self, lam: Vector) -> tuple[float, Vector, Matrix]:
         """log|sum_j lam_j S_j|_+ with gradient and Hessian in the members' log lam."""
         if len(self.members) == 1:
-            _, logdet = np.linalg.slogdet(self.scaled[0])
-            value = self.rank * np.log(lam[self.members[0]]) + logdet
+            value = self.rank * np.log(lam[self.members[0]]) + self.logdet
             return float(value), np.array([float(self.rank)]), np.zeros((1, 1))
         parts = [lam[j] * S for j, S in zip(self.members, self.scaled, strict=True)]
         factor = Factor.of(sum(parts[1:], start=parts[0]))
@@ -182,7 +183,9 @@ def _groups(penalties: tuple[Penalty, ...]) -> tuple[Group, ...]:
         joint = sum(S / np.linalg.norm(S) for S in matrices)
         values, vectors = scipy.linalg.eigh(joint)
         U = vectors[:, values > RANGE_TOLERANCE * values[-1]]
-        groups.append(Group(slice(start, stop), tuple(members), tuple(U.T @ S @ U for S in matrices)))
+        scaled = tuple(U.T @ S @ U for S in matrices)
+        logdet = float(np.linalg.slogdet(scaled[0])[1])
+        groups.append(Group(slice(start, stop), tuple(members), scaled, logdet))
     return tuple(groups)
 
 

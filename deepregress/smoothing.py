@@ -86,10 +86,10 @@ def _select(objective: Objective, start: Vector | None) -> Solution:
     trace: list[Step] = []
     lam = _start_lam(problem, state)
     if start is None:
-        lam, coef = _rough_fit(problem, lam, state.coef)
-        rough = evaluate(objective, coef)
+        lam, rough = _rough_fit(problem, lam, state)
         state = rough if np.isfinite(rough.at.value) else state
-    lam, state = _fellner_schall(problem, lam, state, trace)
+    if start is not None or objective.n_obs > ROUGH_ROWS:
+        lam, state = _fellner_schall(problem, lam, state, trace)
     point, status = _maximise_V(Point.at(problem, lam, state), trace)
     for _ in range(MAX_ROUNDS):
         lam = _fixed_lam(point)
@@ -117,7 +117,7 @@ def start_coef(objective: Objective) -> Vector:
 # -- 1. Fellner-Schall -----------------------------------------------------------------------------
 
 
-def _rough_fit(problem: Problem, lam: Vector, coef: Vector) -> tuple[Vector, Vector]:
+def _rough_fit(problem: Problem, lam: Vector, state: State) -> tuple[Vector, State]:
     """Smoothing parameters and coefficients from a few rows, one predictor after the other.
 
     The likelihood of several predictors has poor local maxima near the intercept-only model: a scale
@@ -125,7 +125,8 @@ def _rough_fit(problem: Problem, lam: Vector, coef: Vector) -> tuple[Vector, Vec
     their intercepts only, then the second joins, and so on.
     """
     sample = problem.on(problem.objective.sample(ROUGH_ROWS))
-    state = evaluate(sample.objective, coef)
+    if sample.objective is not problem.objective:
+        state = evaluate(sample.objective, state.coef)
     slices = problem.objective.slices
     wanted = [u for u, unit in enumerate(problem.objective.units) if unit.n_coef > 1]
     for u in wanted[:-1]:
@@ -141,7 +142,9 @@ def _rough_fit(problem: Problem, lam: Vector, coef: Vector) -> tuple[Vector, Vec
             S = sample.total(lam)
             state = maximise(sample.objective, state, S, free=waiting, tolerance=0.1).state
     lam, state = _fellner_schall(sample, lam, state, [])
-    return lam, state.coef
+    if sample.objective is not problem.objective:
+        state = evaluate(problem.objective, state.coef)
+    return lam, state
 
 
 def _fellner_schall(

@@ -260,14 +260,14 @@ class Family(ABC):
         self, rows: Mapping[str, Array], eta: Matrix
     ) -> tuple[Vector, Matrix, Matrix]:
         """l (n,), its gradient (n, U) and W, the upper triangle of -d2l row by row (n, U(U+1)/2)."""
-        return _in_chunks(_derivative_kernel, self, rows, (eta,))
+        return _in_chunks(_derivatives, self, rows, (eta,))
 
     def contracted_third(self, rows: Mapping[str, Array], eta: Matrix, weight: Matrix) -> Matrix:
         """v_iu = d/deta_iu sum_p weight_ip W_ip over the upper triangle p, (n, U).
 
         Off-diagonal pairs of `weight` count once: give them twice the symmetric weight.
         """
-        return _in_chunks(_third_kernel, self, rows, (eta, weight))[0]
+        return _in_chunks(_third, self, rows, (eta, weight))[0]
 
 
 _F = TypeVar("_F", bound=Family)
@@ -342,46 +342,58 @@ def _row_derivatives(
     return rowwise, gradient, hessian
 
 
+def _derivatives(
+    family: Family, rows: Mapping[str, Tensor], eta: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    rowwise, gradient, hessian = _row_derivatives(family, rows, tf.unstack(eta, axis=1))
+    return rowwise, tf.stack(gradient, axis=1), tf.stack(hessian, axis=1)
+
+
+def _third(
+    family: Family, rows: Mapping[str, Tensor], eta: Tensor, weight: Tensor
+) -> tuple[Tensor]:
+    parts = tf.unstack(eta, axis=1)
+    with tf.GradientTape() as tape:
+        tape.watch(parts)
+        _, _, hessian = _row_derivatives(family, rows, parts)
+        total = tf.reduce_sum(weight * tf.stack(hessian, axis=1))
+    return (tf.stack(tape.gradient(total, parts, unconnected_gradients="zero"), axis=1),)
+
+
 @functools.cache
-def _derivative_kernel(family: Family, names: tuple[str, ...]) -> Callable[..., Any]:
-    @tf.function(jit_compile=True, reduce_retracing=False)  # type: ignore[untyped-decorator]
-    def kernel(eta: Tensor, *columns: Tensor) -> Any:
-        parts = tf.unstack(eta, axis=1)
-        rowwise, gradient, hessian = _row_derivatives(
-            family, dict(zip(names, columns, strict=True)), parts
-        )
-        return rowwise, tf.stack(gradient, axis=1), tf.stack(hessian, axis=1)
+def _kernel(
+    formula: Callable[..., Any],
+    family: Family,
+    names: tuple[str, ...],
+    shapes: tuple[tuple[int, ...], ...],
+) -> Callable[..., Any]:
+    """The compiled `formula` of a family for float64 arguments of these shapes.
 
-    return kernel  # type: ignore[no-any-return]
+    `names` are those of the response's columns, which follow the other arguments.
+    """
 
+    def of_columns(*arguments: Tensor) -> Any:
+        leading = len(arguments) - len(names)
+        rows = dict(zip(names, arguments[leading:], strict=True))
+        return formula(family, rows, *arguments[:leading])
 
-@functools.cache
-def _third_kernel(family: Family, names: tuple[str, ...]) -> Callable[..., Any]:
-    @tf.function(jit_compile=True, reduce_retracing=False)  # type: ignore[untyped-decorator]
-    def kernel(eta: Tensor, weight: Tensor, *columns: Tensor) -> Any:
-        parts = tf.unstack(eta, axis=1)
-        with tf.GradientTape() as tape:
-            tape.watch(parts)
-            _, _, hessian = _row_derivatives(
-                family, dict(zip(names, columns, strict=True)), parts
-            )
-            total = tf.reduce_sum(weight * tf.stack(hessian, axis=1))
-        return (tf.stack(tape.gradient(total, parts, unconnected_gradients="zero"), axis=1),)
-
-    return kernel  # type: ignore[no-any-return]
+    specs = [tf.TensorSpec(shape, tf.float64) for shape in shapes]
+    # the concrete function skips the dispatch of tf.function, half the cost of a small chunk
+    return tf.function(of_columns, jit_compile=True).get_concrete_function(*specs)  # type: ignore[no-any-return]
 
 
 def _in_chunks(
-    kernel_of: Callable[[Family, tuple[str, ...]], Callable[..., Any]],
+    formula: Callable[..., Any],
     family: Family,
     rows: Mapping[str, Array],
     leading: tuple[Matrix, ...],
 ) -> tuple[Any, ...]:
-    """Run a compiled row-wise kernel over chunks of fixed size, padding the last with row 0."""
-    kernel = kernel_of(family, tuple(rows))
+    """Run a compiled row-wise formula over chunks of fixed size, padding the last with row 0."""
     n = len(leading[0])
     size = next((s for s in CHUNK_SIZES if n <= s), CHUNK_SIZES[-1])
     columns = (*leading, *rows.values())
+    shapes = tuple((size, *column.shape[1:]) for column in columns)
+    kernel = _kernel(formula, family, tuple(rows), shapes)
     pieces = []
     for start in range(0, n, size):
         stop = min(start + size, n)
@@ -391,7 +403,8 @@ def _in_chunks(
                 np.concatenate([c, np.broadcast_to(column[:1], (size - len(c), *c.shape[1:]))])
                 for c, column in zip(chunk, columns, strict=True)
             ]
-        pieces.append([out.numpy()[: stop - start] for out in kernel(*chunk)])
+        outputs = kernel(*(tf.constant(c) for c in chunk))
+        pieces.append([out.numpy()[: stop - start] for out in outputs])
     if len(pieces) == 1:
         return tuple(pieces[0])
     return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))

@@ -1,0 +1,192 @@
+"""`fit`: from formulas and a table to a fitted model (DESIGN 3). Control flow only.
+
+1. Parse the formulas; read and clean the table once for all parameters.
+2. Bind the terms to the training rows: a design per parameter.
+3. Structured only: penalised Newton with smoothing selection (`smoothing.select`).
+   Any network: cross-fitted networks between two such fits (`solvers.semistructured`).
+4. Covariances and degrees of freedom, and the model that holds it all.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from deepregress.data import Frame, Response, training_set
+from deepregress.design import Design, build_designs, variables
+from deepregress.errors import (
+    ConvergenceWarning,
+    FitError,
+    FormulaError,
+    suggestion,
+)
+from deepregress.families import Family
+from deepregress.families import family as family_of
+from deepregress.fitted import FittedModel
+from deepregress.formula import ParsedModel, parse
+from deepregress.inference import Inference
+from deepregress.linalg import Array
+from deepregress.objective import Objective, Unit
+from deepregress.smoothing import select
+from deepregress.solvers.base import Training
+from deepregress.terms import registered
+
+METHODS = ("REML",)
+ORTHOGONALIZATIONS = ("posthoc", "none")
+
+
+def fit(
+    formula: str | Mapping[str, str | float] | Sequence[str],
+    data: Any,
+    family: str | Family = "normal",
+    *,
+    link: str | Mapping[str, Any] | None = None,
+    networks: Mapping[str, Any] | None = None,
+    weights: str | Sequence[float] | Array | None = None,
+    method: str = "REML",
+    training: Training | None = None,
+    orthogonalize: str = "posthoc",
+    seed: int | None = None,
+    verbose: int = 1,
+    na: Literal["drop", "raise"] = "drop",
+) -> FittedModel:
+    """Fit a semi-structured distributional regression.
+
+    Each parameter theta_k of the response distribution has an additive predictor,
+    `theta_k = h_k(linear + smooth + deep + offset)`. Smoothing parameters maximise the Laplace
+    approximate restricted likelihood; networks are trained on the out-of-fold likelihood and kept
+    orthogonal to the structured terms they share variables with.
+
+    Parameters
+    ----------
+    formula : str, dict or list
+        "y ~ x + s(z) + deep(w)" for the first parameter; a dict parameter -> formula (or a number that
+        fixes the parameter); or a list ["y ~ x", "scale ~ z"].
+    data : table or dict of arrays
+        pandas, polars or pyarrow table, or a dict whose columns may be arrays (n_obs, ...).
+    family : str or Family
+        Response distribution.
+    link : str or dict, optional
+        Link of the first parameter, or parameter -> link.
+    networks : dict, optional
+        Name -> Keras model (its output the feature vector) or factory from `dr.networks`.
+    weights : str or array, optional
+        Row weights of the log-likelihood: weight 2 is the row twice.
+    method : "REML"
+        Criterion of the smoothing parameters.
+    training : Training, optional
+        How networks are trained.
+    orthogonalize : {"posthoc", "none"}
+        Whether the part of a network that its structured terms span is moved to them.
+    seed : int, optional
+        Of everything random in the training of networks; the same seed gives the same fit.
+    verbose : int
+        0: no progress bar.
+    na : {"drop", "raise"}
+        Rows with missing values: drop them with a warning, or refuse.
+
+    Returns
+    -------
+    FittedModel
+
+    Raises
+    ------
+    DeepRegressError
+        One of its subclasses says what is wrong, what came and what is allowed.
+
+    Examples
+    --------
+    >>> import deepregress as dr
+    >>> model = dr.fit("accel ~ s(times, k=20)", data=dr.datasets.load("mcycle"))
+    >>> round(float(model.edf_total), 1)
+    13.2
+
+    References
+    ----------
+    Wood, Pya & Saefken (2016), doi:10.1080/01621459.2016.1180986; Ruegamer, Kolb & Klein (2023),
+    doi:10.1080/00031305.2022.2164054; Ruegamer (2023), arXiv:2306.00522.
+    """
+    _check_choice("method", method, METHODS)
+    _check_choice("orthogonalize", orthogonalize, ORTHOGONALIZATIONS)
+    given = family_of(family, link)
+    supplied = dict(networks or {})
+    parsed = parse(
+        formula,
+        given.parameter_names[0],
+        parameters=given.parameter_names,
+        terms=registered(),
+        networks=supplied,
+    )
+    frame, response = training_set(
+        data,
+        variables(parsed),
+        response=parsed.response,
+        response_variables=parsed.response_variables,
+        weights=weights,
+        na=na,
+    )
+    given.check(response)
+    designs = build_designs(parsed, frame, given.parameter_names)
+    objective, inputs = _objective(given, response, designs, frame)
+    if inputs or supplied:
+        raise FitError("networks land with the next commit")
+    solution, deep = select(objective), None
+    if not solution.status.converged:
+        warnings.warn(ConvergenceWarning(solution.status.message), stacklevel=2)
+    return FittedModel(
+        formula=_texts(parsed),
+        family=given,
+        designs=designs,
+        frame=frame,
+        response=response,
+        solution=solution,
+        inference=Inference.of(solution),
+        deep=deep,
+        seed=seed,
+        method=method,
+        settings={"orthogonalize": orthogonalize, "training": training or Training()},
+    )
+
+
+def _check_choice(argument: str, given: object, allowed: Sequence[str]) -> None:
+    if given not in allowed:
+        hint = suggestion(given, allowed) if isinstance(given, str) else ""
+        raise FitError(f"{argument} must be one of {', '.join(allowed)}, got {given!r}{hint}")
+
+
+def _texts(parsed: ParsedModel) -> dict[str, str]:
+    """Formula of each parameter, the response on the left of the first."""
+    texts = {name: predictor.text for name, predictor in parsed.predictors.items()}
+    return texts
+
+
+def _objective(
+    family: Family, response: Response, designs: Mapping[str, Design], frame: Frame
+) -> tuple[Objective, dict[tuple[str, str], tuple[Array, ...]]]:
+    """The likelihood of the coefficients, and the inputs of the networks by parameter and label."""
+    units, inputs = [], {}
+    for parameter in family.parameters:
+        design = designs[parameter.name]
+        arrays = design.evaluate(frame)
+        offset = arrays.offset
+        if design.fixed is not None:
+            offset = offset + _fixed_predictor(family, parameter.name, design.fixed)
+        units.append(Unit(arrays.X, offset, design.penalties))
+        inputs.update({(parameter.name, label): given for label, given in arrays.inputs.items()})
+    return Objective(family, response, tuple(units)), inputs
+
+
+def _fixed_predictor(family: Family, name: str, value: float) -> float:
+    """The predictor at which a parameter has its fixed value."""
+    eta = float(family.parameter(name).link.forward(np.float64(value)))
+    if not np.isfinite(eta):
+        raise FormulaError(
+            f"{name!r} of family {family.name!r} cannot be fixed at {value:g}: it is outside the "
+            f"range of the link {family.parameter(name).link.name!r}"
+        )
+    return eta
+
+
