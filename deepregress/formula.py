@@ -365,13 +365,10 @@ def _check_summand(call: Call, tokens: list[Token], index: int) -> None:
 
 
 def _blank(rest: str, tokens: list[Token], index: int) -> str:
-    """Blank a call and the '+' that joins it."""
-    spans = [tokens[index]]
-    if index and tokens[index - 1].token == "+":
-        spans.append(tokens[index - 1])
-    elif index + 1 < len(tokens) and tokens[index + 1].token == "+":
-        spans.append(tokens[index + 1])
-    for token in spans:
+    """Blank a call and a '+' that joins it and has not gone with another call."""
+    joins = [tokens[i] for i in (index - 1, index + 1) if 0 <= i < len(tokens)]
+    plus = [token for token in joins if rest[token.source_start] == "+"]
+    for token in [tokens[index], *plus[:1]]:
         first, last = token.source_start, token.source_end + 1
         rest = rest[:first] + " " * (last - first) + rest[last:]
     return rest
