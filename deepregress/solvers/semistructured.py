@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from deepregress.errors import FitError
-from deepregress.linalg import Array, Factor, Matrix, Vector
+from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
 from deepregress.networks import Architecture
 from deepregress.objective import Objective, UnitPenalty, positive_part, upper_pairs
 from deepregress.orthogonal import projection
@@ -169,6 +169,21 @@ def solve(
     """
     if orthogonalize not in ("posthoc", "none"):
         raise FitError(f"orthogonalize={orthogonalize!r}: needs 'posthoc' or 'none'")
+    with one_blas_thread():
+        return _solve(objective, parts, structured, trainer, training, seed, orthogonalize, verbose)
+
+
+def _solve(
+    objective: Objective,
+    parts: Sequence[NetworkPart],
+    structured: StructuredSolver,
+    trainer: NetworkTrainer,
+    training: Training,
+    seed: int,
+    orthogonalize: str,
+    verbose: int,
+) -> SemiStructured:
+    """The numbered steps of the module's docstring."""
     if orthogonalize == "none":
         parts = [replace(part, protected=part.protected[:0]) for part in parts]
     networks = [
@@ -396,20 +411,20 @@ class _Fit:
             if k != m:
                 moved[:, m] += W[:, p] * delta[:, k]
         s = np.hstack([unit.X * moved[:, [u]] for u, unit in enumerate(objective.units)])
-        return _sandwich(solution, s)
+        return _sandwich(solution, s.T @ s)
 
 
-def _sandwich(solution: Solution, s: Matrix) -> Matrix:
-    """P^-1 s's P^-1; a constant dispersion is estimated apart and gets zeros."""
+def _sandwich(solution: Solution, M: Matrix) -> Matrix:
+    """P^-1 M P^-1; a constant dispersion is estimated apart and gets zeros."""
     P, d = solution.H + solution.S, solution.dispersion
     free = np.arange(len(P)) if d is None else np.delete(np.arange(len(P)), d)
-    factor = Factor.of(P[np.ix_(free, free)])
+    block = np.ix_(free, free)
+    factor = Factor.of(P[block])
     if factor is None:
         raise FitError("the penalised Hessian is singular at the solution with its deep terms")
-    A = factor.solve(s[:, free].T)
     V = np.zeros_like(P)
-    V[np.ix_(free, free)] = A @ A.T
-    return V
+    V[block] = factor.solve(factor.solve(M[block]).T)
+    return (V + V.T) / 2
 
 
 def _out_of_fold(D: Matrix, folds: Folds) -> Vector:
