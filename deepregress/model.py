@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from deepregress.errors import (
     ConvergenceWarning,
     FitError,
     FormulaError,
+    NetworkError,
     suggestion,
 )
 from deepregress.families import Family
@@ -29,9 +31,13 @@ from deepregress.fitted import FittedModel
 from deepregress.formula import ParsedModel, parse
 from deepregress.inference import Inference
 from deepregress.linalg import Array
+from deepregress.networks import resolve
 from deepregress.objective import Objective, Unit
+from deepregress.prediction import Deep
 from deepregress.smoothing import select
-from deepregress.solvers.base import Training
+from deepregress.solvers.base import Solution, Training
+from deepregress.solvers.semistructured import NetworkPart, solve
+from deepregress.solvers.stochastic import train
 from deepregress.terms import registered
 
 METHODS = ("REML",)
@@ -131,9 +137,17 @@ def fit(
     given.check(response)
     designs = build_designs(parsed, frame, given.parameter_names)
     objective, inputs = _objective(given, response, designs, frame)
-    if inputs or supplied:
-        raise FitError("networks land with the next commit")
-    solution, deep = select(objective), None
+    parts = _parts(designs, inputs, supplied, objective)
+    if seed is None and parts:
+        seed = secrets.randbits(31)
+    solution, deep = _solve(
+        objective,
+        parts,
+        training=training or Training(),
+        seed=seed or 0,
+        orthogonalize=orthogonalize,
+        verbose=verbose,
+    )
     if not solution.status.converged:
         warnings.warn(ConvergenceWarning(solution.status.message), stacklevel=2)
     return FittedModel(
@@ -158,9 +172,8 @@ def _check_choice(argument: str, given: object, allowed: Sequence[str]) -> None:
 
 
 def _texts(parsed: ParsedModel) -> dict[str, str]:
-    """Formula of each parameter, the response on the left of the first."""
-    texts = {name: predictor.text for name, predictor in parsed.predictors.items()}
-    return texts
+    """Formula of each parameter."""
+    return {name: predictor.text for name, predictor in parsed.predictors.items()}
 
 
 def _objective(
@@ -190,3 +203,56 @@ def _fixed_predictor(family: Family, name: str, value: float) -> float:
     return eta
 
 
+def _parts(
+    designs: Mapping[str, Design],
+    inputs: Mapping[tuple[str, str], tuple[Array, ...]],
+    supplied: Mapping[str, Any],
+    objective: Objective,
+) -> list[NetworkPart]:
+    """The deep terms of all predictors with their networks, inputs and protected columns."""
+    parts = []
+    for unit, (name, design) in enumerate(designs.items()):
+        for block in design.networks:
+            arrays = inputs[name, block.label]
+            if block.network and block.network not in supplied:
+                raise NetworkError(
+                    f"{block.label}: network {block.network!r} is not in networks="
+                    f"{suggestion(block.network, supplied)}"
+                )
+            parts.append(
+                NetworkPart(
+                    label=block.label,
+                    unit=unit,
+                    inputs=arrays,
+                    architecture=resolve(supplied.get(block.network), arrays, label=block.label),
+                    protected=design.protected(block.label),
+                )
+            )
+    return parts
+
+
+def _solve(
+    objective: Objective,
+    parts: Sequence[NetworkPart],
+    *,
+    training: Training,
+    seed: int,
+    orthogonalize: str,
+    verbose: int,
+) -> tuple[Solution, Deep | None]:
+    """Structured or semi-structured fit, by content."""
+    if not parts:
+        return select(objective), None
+    result = solve(
+        objective,
+        parts,
+        structured=select,
+        trainer=train,
+        training=training,
+        seed=seed,
+        orthogonalize=orthogonalize,
+        verbose=verbose,
+    )
+    return result.solution, Deep(
+        result.effects, result.score_difference, result.score_se, result.history
+    )
