@@ -292,7 +292,8 @@ def codes(frame: Frame, name: str, levels: Sequence[object]) -> Array:
     recoded = np.array([place.get(level, -1) for level in values.categories])
     result = recoded[values.codes]
     if (result < 0).any():
-        new = listing(repr(level) for level in np.unique(np.asarray(values[result < 0], dtype=str)))
+        levels_of_rows = values[result < 0].remove_unused_categories().categories.tolist()
+        new = listing(repr(level) for level in levels_of_rows)
         raise PredictionError(
             f"column {name!r} has levels that the model was not fitted with: {new}; "
             f"its levels are {known}."
