@@ -35,7 +35,8 @@ import numpy as np
 from scipy.special import ndtri
 
 MULTIPLIER, MODULUS, SEED = 16807, 2**31 - 1, 20240229
-SINGLE_THREAD = {
+ENVIRONMENT = {
+    "PYTHONPATH": str(Path(__file__).resolve().parent.parent),  # this checkout, installed or not
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -275,7 +276,7 @@ def measure(engine: str, model: str, n: int, repeats: int) -> Timing | None:
     arguments = ["--worker", engine, "--model", model, "--rows", str(n), "--repeats", str(repeats)]
     done = subprocess.run(
         [sys.executable, __file__, *arguments],
-        env={**os.environ, **SINGLE_THREAD},
+        env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
     )

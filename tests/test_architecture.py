@@ -38,7 +38,7 @@ FLOORS = {
     9.5: ("marginal",),
     10: ("smoothing", "inference"),
     10.5: ("prediction",),
-    11: ("summary", "plotting", "diagnostics"),
+    11: ("summary", "plotting", "diagnostics", "effects", "quantities"),
     12: ("fitted",),
     13: ("model",),
     14: ("",),
