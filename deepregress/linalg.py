@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
+import scipy.sparse.linalg
 import threadpoolctl
 
 Array = npt.NDArray[Any]
@@ -45,6 +46,30 @@ def null_space(A: Matrix) -> Matrix:
     return np.ascontiguousarray(Q[:, A.shape[1] :])
 
 
+# From this size on, few extreme eigenpairs by Lanczos cost less than all of them.
+LANCZOS_SIZE = 100
+# The start vector of Lanczos must not change between fits.
+_LANCZOS_SEED = 0
+
+
+def extreme_eigenpairs(E: Matrix, k: int, *, lanczos: int = LANCZOS_SIZE) -> tuple[Matrix, Vector]:
+    """Eigenvectors (n, k) and eigenvalues (k,) largest in magnitude of a symmetric E, ascending.
+
+    The order, by signed value, decides the columns of the thin plate basis and with them mgcv's
+    penalty scale. `lanczos` is the size from which on they are found by Lanczos iterations.
+    """
+    n = len(E)
+    if n >= lanczos and 4 * k < n:
+        start: Vector = np.random.default_rng(_LANCZOS_SEED).standard_normal(n)
+        values, vectors = scipy.sparse.linalg.eigsh(E, k, which="LM", v0=start)
+    else:
+        values, vectors = scipy.linalg.eigh(E)
+        kept = np.sort(np.argsort(-np.abs(values), kind="stable")[:k])
+        values, vectors = values[kept], vectors[:, kept]
+    ascending = np.argsort(values)
+    return np.ascontiguousarray(vectors[:, ascending]), values[ascending]
+
+
 @functools.cache
 def _blas() -> threadpoolctl.ThreadpoolController:
     # looking the loaded libraries up takes longer than a small fit: once, after NumPy's and SciPy's
@@ -54,8 +79,8 @@ def _blas() -> threadpoolctl.ThreadpoolController:
 def one_blas_thread() -> contextlib.AbstractContextManager[object]:
     """Hold BLAS to one thread while the context lasts.
 
-    The products of a fit are tall and thin: a second BLAS thread spins more than it works, and rows in
-    chunks keep further cores busy instead.
+    The products of a fit are tall and thin: a second BLAS thread spins more than it works, and
+    rows in chunks keep further cores busy instead.
     """
     return _blas().limit(limits=1, user_api="blas")
 

@@ -12,6 +12,7 @@ A further basis is a module of this folder that registers its constructor, impor
 from deepregress.basis import bspline, cubic, thinplate
 from deepregress.basis.base import (
     Basis,
+    BSplines,
     NaturalCubic,
     centre,
     construct,
@@ -19,13 +20,12 @@ from deepregress.basis.base import (
     registered,
     scale_penalty,
 )
-from deepregress.basis.bspline import PSpline
 from deepregress.basis.thinplate import ThinPlate
 
 __all__ = [
+    "BSplines",
     "Basis",
     "NaturalCubic",
-    "PSpline",
     "ThinPlate",
     "bspline",
     "centre",

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
+from scipy.interpolate import BSpline
 
 from deepregress.errors import FormulaError, suggestion
 from deepregress.linalg import Matrix, Vector, null_space
@@ -28,6 +29,11 @@ CHUNK_ELEMENTS = 1 << 17
 # Values closer than this fraction of the range are one value (0.3 and 0.1 + 0.2): as two knots
 # they would make a slope out of rounding error.
 SEPARATION = 1e-10
+# Knots of radial functions: all unique values up to these numbers, else a subset of that size.
+MAX_KNOTS_1D = 200
+MAX_KNOTS = 2000
+# Which rows stand for larger data in more than one dimension must not change between fits.
+KNOT_SEED = 0
 
 
 class Basis(ABC):
@@ -97,6 +103,33 @@ class Request:
                 f"the data have {len(values)}."
             )
         return values
+
+    def points(self, k: int, *, most: int) -> Matrix:
+        """Return the knots of radial functions, (n_knots, d): the user's, or at most `most` rows.
+
+        Beyond `most` unique values they are quantiles in one dimension, else a seeded sample.
+        """
+        if self.knots is not None:
+            return self._given_points(self.knots, k)
+        unique = self.unique(k, least=k)
+        most = max(most, k)
+        if len(unique) <= most:
+            return unique
+        if self.x.shape[1] == 1:
+            return np.quantile(unique, np.linspace(0.0, 1.0, most), axis=0)
+        chosen = np.random.default_rng(KNOT_SEED).choice(len(unique), most, replace=False)
+        return unique[np.sort(chosen)]
+
+    def _given_points(self, knots: Matrix, k: int) -> Matrix:
+        d = self.x.shape[1]
+        if knots.shape[1] != d:
+            raise self.refuse(
+                f"basis {self.bs!r} needs knots of shape (n_knots, {d}), got {knots.shape}."
+            )
+        unique = distinct(knots)
+        if len(unique) < k:
+            raise self.refuse(f"basis {self.bs!r} with k = {k} needs k knots, got {len(unique)}.")
+        return unique
 
     def line(self) -> Vector:
         """Return the one covariate of a basis that takes only one, shape (n,)."""
@@ -175,6 +208,11 @@ def construct(
     order = None if m is None else (m if isinstance(m, int) else tuple(m))
     points = None if knots is None else as_rows(np.asarray(knots, dtype=np.float64))
     request = Request(bs, rows, k, order, points, label)
+    return build(bs, request)
+
+
+def build(bs: str, request: Request) -> Basis:
+    """Construct the basis `bs` from a request, which names the term's own basis in messages."""
     if bs not in _CONSTRUCTORS:
         known = ", ".join(repr(name) for name in registered())
         raise request.refuse(f"unknown basis {bs!r}{suggestion(bs, registered())}; known: {known}.")
@@ -297,3 +335,60 @@ class NaturalCubic(Basis):
         pointers = np.arange(0, 4 * len(x) + 1, 4)
         shape = (len(x), 2 * n_knots)
         return scipy.sparse.csr_array((data.ravel(), indices.ravel(), pointers), shape=shape)
+
+
+@dataclass(frozen=True, eq=False)
+class BSplines(Basis):
+    """B-splines of one degree on given knots, continued linearly.
+
+    Parameters
+    ----------
+    knots : Vector
+        All knots, shape (k + degree + 1,).
+    degree : int
+        Degree of the B-splines, 3 for cubic.
+    penalties : tuple of Matrix
+        Raw penalties, each (k, k).
+    null_dim : int
+        Dimension of the functions that no penalty touches.
+    """
+
+    knots: Vector
+    degree: int
+    penalties: tuple[Matrix, ...]
+    null_dim: int
+
+    @property
+    def k(self) -> int:
+        """Number of B-splines."""
+        return len(self.knots) - self.degree - 1
+
+    def evaluate(self, x: Matrix) -> Matrix:
+        """Return the basis functions at x, shape (n, k)."""
+        points = as_rows(x)[:, 0]
+        first, last = self.knots[self.degree], self.knots[self.k]
+        columns = np.zeros((len(points), self.k))
+        for part in row_chunks(len(points), self.k):
+            self._fill(columns[part], np.clip(points[part], first, last))
+        ends = BSpline(self.knots, np.eye(self.k), self.degree)
+        for end, beyond in ((first, points < first), (last, points > last)):
+            if beyond.any():
+                columns[beyond] += (points[beyond] - end)[:, None] * ends(end, nu=1)
+        return columns
+
+    def _fill(self, columns: Matrix, x: Vector) -> None:
+        """Write the degree + 1 B-splines that are not zero at each x, by Cox-de Boor recursion."""
+        t, degree = self.knots, self.degree
+        interval = np.clip(np.searchsorted(t, x, side="right") - 1, degree, self.k - 1)
+        local = np.ones((1, len(x)))
+        for order in range(1, degree + 1):
+            raised = np.zeros((order + 1, len(x)))
+            for j in range(order):
+                low, high = t[interval + 1 + j - order], t[interval + 1 + j]
+                share = local[j] / (high - low)
+                raised[j] += (high - x) * share
+                raised[j + 1] += (x - low) * share
+            local = raised
+        rows = np.arange(len(x))
+        for j in range(degree + 1):
+            columns[rows, interval - degree + j] = local[j]

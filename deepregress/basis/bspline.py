@@ -13,73 +13,18 @@ References: Eilers and Marx 1996, doi:10.1214/ss/1038425655; Wood 2017, sec. 5.3
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from scipy.interpolate import BSpline
 
-from deepregress.basis.base import Basis, Request, as_rows, register, row_chunks
-from deepregress.linalg import Matrix, Vector
+from deepregress.basis.base import BSplines, Request, register
+from deepregress.linalg import Vector
 
 DEFAULT_K = 10
 # mgcv's widening of the range at each end, as a fraction of the range.
 WIDENING = 0.001
 
 
-@dataclass(frozen=True, eq=False)
-class PSpline(Basis):
-    """B-splines of one degree on given knots, continued linearly.
-
-    Parameters
-    ----------
-    knots : Vector
-        All knots, shape (k + degree + 1,).
-    degree : int
-        Degree of the B-splines, 3 for cubic.
-    penalties : tuple of Matrix
-        Raw penalties, each (k, k).
-    null_dim : int
-        Dimension of the functions that no penalty touches.
-    """
-
-    knots: Vector
-    degree: int
-    penalties: tuple[Matrix, ...]
-    null_dim: int
-
-    def evaluate(self, x: Matrix) -> Matrix:
-        """Return the basis functions at x, shape (n, k)."""
-        points = as_rows(x)[:, 0]
-        first, last = self.knots[self.degree], self.knots[self.k]
-        columns = np.zeros((len(points), self.k))
-        for part in row_chunks(len(points), self.k):
-            self._fill(columns[part], np.clip(points[part], first, last))
-        ends = BSpline(self.knots, np.eye(self.k), self.degree)
-        for end, beyond in ((first, points < first), (last, points > last)):
-            if beyond.any():
-                columns[beyond] += (points[beyond] - end)[:, None] * ends(end, nu=1)
-        return columns
-
-    def _fill(self, columns: Matrix, x: Vector) -> None:
-        """Write the degree + 1 B-splines that are not zero at each x, by Cox-de Boor recursion."""
-        t, degree = self.knots, self.degree
-        interval = np.clip(np.searchsorted(t, x, side="right") - 1, degree, self.k - 1)
-        local = np.ones((1, len(x)))
-        for order in range(1, degree + 1):
-            raised = np.zeros((order + 1, len(x)))
-            for j in range(order):
-                low, high = t[interval + 1 + j - order], t[interval + 1 + j]
-                share = local[j] / (high - low)
-                raised[j] += (high - x) * share
-                raised[j + 1] += (x - low) * share
-            local = raised
-        rows = np.arange(len(x))
-        for j in range(degree + 1):
-            columns[rows, interval - degree + j] = local[j]
-
-
 @register("ps")
-def p_spline(request: Request) -> PSpline:
+def p_spline(request: Request) -> BSplines:
     """Construct the P-spline of one covariate."""
     order, difference = _orders(request)
     degree = order + 1
@@ -91,7 +36,7 @@ def p_spline(request: Request) -> PSpline:
     # Fewer unique values than k are enough: the penalty interpolates its null space.
     request.unique(k, least=max(2, difference))
     D = np.diff(np.eye(k), n=difference, axis=0)
-    return PSpline(_knots(request, x, k, degree), degree, (D.T @ D,), null_dim=difference)
+    return BSplines(_knots(request, x, k, degree), degree, (D.T @ D,), null_dim=difference)
 
 
 def _orders(request: Request) -> tuple[int, int]:

@@ -61,7 +61,9 @@ def _knots(request: Request) -> Vector:
         unique = request.unique(k, least=k)[:, 0]
         return np.quantile(unique, np.linspace(0.0, 1.0, k))
     if len(given) != k:
-        raise request.refuse(f"basis 'cr' with k = {k} needs {k} knots, got {len(given)}.")
+        raise request.refuse(
+            f"basis {request.bs!r} with k = {k} needs {k} knots, got {len(given)}."
+        )
     if np.any(np.diff(given) <= 0.0):
-        raise request.refuse("the knots of basis 'cr' must differ.")
+        raise request.refuse(f"the knots of basis {request.bs!r} must differ.")
     return given

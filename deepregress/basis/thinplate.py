@@ -20,31 +20,23 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
-import scipy.linalg
-import scipy.sparse.linalg
 
 from deepregress.basis.base import (
+    MAX_KNOTS,
+    MAX_KNOTS_1D,
     Basis,
     NaturalCubic,
     Request,
     as_rows,
-    distinct,
     register,
     row_chunks,
 )
-from deepregress.linalg import Matrix, Vector, null_space
+from deepregress.linalg import LANCZOS_SIZE as LANCZOS_KNOTS
+from deepregress.linalg import Matrix, Vector, extreme_eigenpairs, null_space
 
-# Knots: all unique values up to these numbers, else a subset of that size (METHODS 2).
-MAX_KNOTS_1D = 200
-MAX_KNOTS = 2000
-# Which rows stand for larger data in more than one dimension must not change between fits.
-KNOT_SEED = 0
 # Default k is the null space plus this, by dimension, as in mgcv.
 DEFAULT_WIGGLY = {1: 8, 2: 27}
 DEFAULT_WIGGLY_HIGHER = 100
-# From this many knots on, k extreme eigenpairs by Lanczos cost less than all of them.
-LANCZOS_KNOTS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +108,9 @@ def radial_thin_plate(request: Request) -> ThinPlate:
     default = null_dim + DEFAULT_WIGGLY.get(d, DEFAULT_WIGGLY_HIGHER)
     k = request.size(default, null_dim + 1, f"{null_dim} for the polynomials it does not penalise")
     shift = request.x.mean(axis=0)
-    knots = _knots(request, k) - shift
+    knots = request.points(k, most=MAX_KNOTS_1D if d == 1 else MAX_KNOTS) - shift
     E = radial_functions(knots, knots, m)
-    U, D = _extreme_eigenpairs(E, k)
+    U, D = extreme_eigenpairs(E, k, lanczos=LANCZOS_KNOTS)
     Z = null_space(U.T @ monomials(knots, m))
     radial = U @ Z
     wiggliness = Z.T @ (D[:, None] * Z)
@@ -171,51 +163,10 @@ def _order(request: Request, d: int) -> int:
     m = request.m if isinstance(request.m, int) else request.m[0]
     if 2 * m <= d or not (isinstance(request.m, int) or len(request.m) == 1):
         raise request.refuse(
-            f"basis 'tp' of {d} covariate(s) needs one number m > {d / 2:g}, got m = {request.m}."
+            f"basis {request.bs!r} of {d} covariate(s) needs one number m > {d / 2:g}, "
+            f"got m = {request.m}."
         )
     return m
-
-
-def _knots(request: Request, k: int) -> Matrix:
-    d = request.x.shape[1]
-    if request.knots is not None:
-        return _given_knots(request, k)
-    unique = request.unique(k, least=k)
-    most = max(MAX_KNOTS_1D if d == 1 else MAX_KNOTS, k)
-    if len(unique) <= most:
-        return unique
-    if d == 1:
-        return np.quantile(unique, np.linspace(0.0, 1.0, most), axis=0)
-    chosen = np.random.default_rng(KNOT_SEED).choice(len(unique), most, replace=False)
-    return unique[np.sort(chosen)]
-
-
-def _given_knots(request: Request, k: int) -> Matrix:
-    d, knots = request.x.shape[1], request.knots
-    if knots is None or knots.shape[1] != d:
-        shape = None if knots is None else knots.shape
-        raise request.refuse(f"basis 'tp' needs knots of shape (n_knots, {d}), got {shape}.")
-    unique = distinct(knots)
-    if len(unique) < k:
-        raise request.refuse(f"basis 'tp' with k = {k} needs k knots, got {len(unique)}.")
-    return unique
-
-
-def _extreme_eigenpairs(E: Matrix, k: int) -> tuple[Matrix, Vector]:
-    """Return the k eigenvectors (n, k) and eigenvalues (k,) largest in magnitude, ascending.
-
-    The order, by signed value, decides the columns of Z and with them mgcv's penalty scale.
-    """
-    n = len(E)
-    if n >= LANCZOS_KNOTS and 4 * k < n:
-        start: npt.NDArray[np.float64] = np.random.default_rng(KNOT_SEED).standard_normal(n)
-        values, vectors = scipy.sparse.linalg.eigsh(E, k, which="LM", v0=start)
-    else:
-        values, vectors = scipy.linalg.eigh(E)
-        kept = np.sort(np.argsort(-np.abs(values), kind="stable")[:k])
-        values, vectors = values[kept], vectors[:, kept]
-    ascending = np.argsort(values)
-    return np.ascontiguousarray(vectors[:, ascending]), values[ascending]
 
 
 def _unit_rms(spline: ThinPlate, x: Matrix) -> ThinPlate:
