@@ -1,45 +1,43 @@
 """Networks of deep terms: how a user writes one and how it is built afresh.
 
-A deep term is  zeta(z) = U(z) gamma:  features U (n_obs, q) of any Keras 3 model whose output is the
-feature vector, followed by our linear head gamma (METHODS 5). The user's model is a recipe, never an
-object we train: `resolve` reads its configuration into an `Architecture`, which builds any number of
-independent copies with fresh weights, each from its own seed. Weights of frozen layers
-(`layer.trainable = False`, a pretrained backbone) are copied, not drawn anew.
+A deep term is  zeta(z) = U(z) gamma:  features U (n_obs, q) of any Keras 3 model whose output is
+the feature vector, followed by our linear head gamma (METHODS 5). The user's model is a recipe,
+never an object we train: `resolve` reads its configuration into an `Architecture`, from which
+members with fresh weights are built. Weights of frozen layers (`layer.trainable = False`, a
+pretrained backbone) are copied, not drawn anew.
 
-Weights start as their initialisers say; seeds written into a model are replaced by derived ones, else
-all members of an ensemble would start alike.
-
-References: Ruegamer, Kolb, Klein (2023), arXiv 2002.05777; Keras 3 `stateless_call`.
+References: Ruegamer, Kolb, Klein (2023), arXiv 2002.05777.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import inspect
 import json
-import random
-import secrets
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from deepregress.architecture import (
+    Architecture,
+    Shape,
+    Signature,
+    call,
+    first_line,
+    layers,
+    origin_of,
+    template,
+)
 from deepregress.errors import NetworkError
 from deepregress.linalg import Array
 
-Shape = tuple[int, ...]
 Factory = Callable[[Sequence[Shape]], keras.Model]
 
-BATCHABLE_LAYERS = frozenset(
-    "InputLayer Dense Activation ReLU LeakyReLU PReLU ELU Softmax Identity Flatten Reshape Permute "
-    "Concatenate Add Subtract Multiply Average Maximum Minimum Dot BatchNormalization "
-    "LayerNormalization UnitNormalization Rescaling Normalization Embedding Sequential "
-    "Functional".split()
-)
-"""Keras layers made of operations that batch over ensemble members, with gradients, under XLA."""
+BASE_ARGUMENTS = frozenset({"name", "dtype", "trainable"})
+"""Constructor arguments of every Keras model."""
 
 
 def mlp(
@@ -59,7 +57,7 @@ def mlp(
     Returns
     -------
     Factory
-        Maps input shapes (without the row axis) to a model; several inputs are flattened and joined.
+        Maps input shapes (without the row axis) to a model; inputs are flattened and joined.
 
     Raises
     ------
@@ -98,8 +96,8 @@ def cnn(
 ) -> Factory:
     """Convolutional network for images (height, width) or (height, width, channels).
 
-    Convolution, 2 x 2 max pooling while the image is larger than one pixel, and so on for each entry
-    of `filters`; then flattened and dense. The last hidden layer is the feature vector.
+    Convolution, then 2 x 2 max pooling while the image is larger than one pixel, for each entry of
+    `filters`; then flattened and dense. The last hidden layer is the feature vector.
 
     Parameters
     ----------
@@ -150,138 +148,6 @@ def cnn(
     return build
 
 
-@dataclass(frozen=True)
-class Signature:
-    """One input of a network: its shape without the row axis, and its dtype."""
-
-    shape: Shape
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Recipe of a network: equal recipes share one compiled training graph.
-
-    Parameters
-    ----------
-    config : str
-        Keras configuration, JSON.
-    inputs : tuple of Signature
-        What a row of each input array looks like.
-    origin : str
-        Key of the user's own classes in this process. A recipe read from a file in another process
-        finds none: its classes must be importable or registered, and Python code inside it (a
-        `Lambda` layer) is refused.
-    frozen : dict
-        Index among the model's variables -> value, for layers the user froze.
-    """
-
-    config: str
-    inputs: tuple[Signature, ...]
-    origin: str
-    frozen: dict[int, Array] = field(default_factory=dict, compare=False, repr=False)
-
-    def build(self, seed: int) -> keras.Model:
-        """A new model with weights drawn from `seed`.
-
-        Raises
-        ------
-        NetworkError
-            If the configuration names a class that is not known in this process.
-        """
-        with _seeded(seed):
-            model = self._rebuilt(random.Random(seed))
-            call(model, self.example(1))
-        for index, value in self.frozen.items():
-            model.variables[index].assign(value)
-        return model
-
-    def arrange(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        """Input arrays in the form the network takes: joined or split, in its dtypes.
-
-        Parameters
-        ----------
-        arrays : sequence of arrays, each (n_obs, ...)
-            As `NetworkBlock.evaluate` gives them: columns as one (n_obs, d), other arrays as given.
-        """
-        if len(arrays) != len(self.inputs):
-            widths = [given.shape[0] for given in self.inputs]
-            arrays = np.split(np.hstack(list(arrays)), np.cumsum(widths)[:-1], axis=1)
-        return tuple(
-            np.ascontiguousarray(array, dtype=given.dtype)
-            for array, given in zip(arrays, self.inputs, strict=True)
-        )
-
-    def example(self, n: int) -> list[Array]:
-        """Zero inputs of `n` rows."""
-        return [np.zeros((n, *given.shape), given.dtype) for given in self.inputs]
-
-    @property
-    def batchable(self) -> bool:
-        """Whether members can run as one batched network (else they run side by side)."""
-        return all(type(layer).__name__ in BATCHABLE_LAYERS for layer in layers(template(self)))
-
-    @property
-    def n_weights(self) -> int:
-        """Number of trainable weights of one member, without its head."""
-        return int(sum(np.prod(v.shape) for v in template(self).trainable_variables))
-
-    def _rebuilt(self, seeds: random.Random) -> keras.Model:
-        config = _reseeded(json.loads(self.config), seeds)
-        classes = _classes.get(self.origin, ())
-        names = {cls.__name__: cls for cls in classes}
-        names |= {keras.saving.get_registered_name(cls): cls for cls in classes}
-        try:
-            model = keras.saving.deserialize_keras_object(
-                config, custom_objects=names, safe_mode=self.origin not in _classes
-            )
-        except (TypeError, ValueError, ImportError, AttributeError) as error:
-            raise NetworkError(
-                f"the network {config['class_name']!r} cannot be built from its configuration: "
-                f"{_first_line(error)}. Its classes must be importable or registered with "
-                "@keras.saving.register_keras_serializable() before a model is loaded, and must "
-                "define get_config() when their constructors take arguments"
-            ) from error
-        return model
-
-
-_classes: dict[str, tuple[type, ...]] = {}
-"""Origin -> classes of the user's networks in this process."""
-
-
-def _origin(classes: tuple[type, ...]) -> str:
-    """Key of these classes: a new one for a class that was defined anew under its old name."""
-    known = {value: key for key, value in _classes.items()}
-    if classes not in known:
-        known[classes] = secrets.token_hex(16)
-        _classes[known[classes]] = classes
-    return known[classes]
-
-
-@functools.lru_cache(maxsize=32)
-def template(architecture: Architecture) -> keras.Model:
-    """The copy of a network that compiled graphs call with weights from outside."""
-    return architecture.build(0)
-
-
-def call(model: keras.Model, inputs: Sequence[Any]) -> Any:
-    """Features (n_obs, q) of the input arrays, one per input; inference mode."""
-    return model(argument(model, inputs), training=False)
-
-
-def argument(model: keras.Model, inputs: Sequence[Any]) -> Any:
-    """The single argument of a model's call: its inputs in the structure it was written with."""
-    structure = getattr(model, "input", None)
-    if structure is not None:
-        return keras.tree.pack_sequence_as(structure, list(inputs))
-    return inputs[0] if len(inputs) == 1 else list(inputs)
-
-
-def layers(model: keras.Model) -> list[Any]:
-    """All layers of a model, nested ones included."""
-    return [layer for layer in model._flatten_layers(include_self=True)]
-
-
 def resolve(
     given: keras.Model | Factory | None, inputs: Sequence[Array], *, label: str
 ) -> Architecture:
@@ -327,7 +193,7 @@ def resolve(
     return architecture
 
 
-# -- reading a user's model -------------------------------------------------------------------------
+# -- reading a user's model ------------------------------------------------------------------------
 
 
 def _read(model: keras.Model, inputs: tuple[Signature, ...], label: str) -> Architecture:
@@ -343,10 +209,13 @@ def _read(model: keras.Model, inputs: tuple[Signature, ...], label: str) -> Arch
         config = keras.saving.serialize_keras_object(model)
         for key in ("build_config", "compile_config"):
             config.pop(key, None)
+        if own and _is_automatic(type(model)):
+            taken = _arguments(type(model))
+            config["config"] = {k: v for k, v in config["config"].items() if k in taken}
         text = json.dumps(config, sort_keys=True)
     except (RuntimeError, TypeError, ValueError) as error:
         raise NetworkError(
-            f"{label}: {type(model).__name__} cannot be copied: {_first_line(error)}. "
+            f"{label}: {type(model).__name__} cannot be copied: {first_line(error)}. "
             "Define get_config() so that it can be built again"
         ) from error
     found = [*layers(model), model]
@@ -354,10 +223,9 @@ def _read(model: keras.Model, inputs: tuple[Signature, ...], label: str) -> Arch
     return Architecture(
         config=text,
         inputs=inputs,
-        origin=_origin(tuple(sorted(classes, key=lambda cls: cls.__qualname__))),
+        origin=origin_of(tuple(sorted(classes, key=lambda cls: cls.__qualname__))),
         frozen=_frozen_values(model),
     )
-
 
 
 def _keras_models() -> tuple[type, ...]:
@@ -374,18 +242,29 @@ def _of_keras(cls: type) -> bool:
     return cls.__module__.split(".")[0] == "keras"
 
 
-def _forgets_arguments(cls: type) -> bool:
+def _is_automatic(cls: type) -> bool:
+    """Whether the configuration of a model class is Keras's automatic one."""
+    return getattr(cls, "get_config", None) in (keras.Model.get_config, keras.Layer.get_config)
+
+
+def _forgets_arguments(cls: type[keras.Model]) -> bool:
     """Whether Keras's automatic configuration would lose constructor arguments of a model.
 
     `keras.Model.__new__` does not pass the arguments on, so the automatic configuration of a
     subclass holds the defaults, whatever the user gave.
     """
-    automatic = getattr(cls, "get_config", None) in (keras.Model.get_config, keras.Layer.get_config)
-    code = getattr(cls.__init__, "__code__", None)
-    if not automatic or code is None:
-        return False
-    count = code.co_argcount + code.co_kwonlyargcount
-    return bool(set(code.co_varnames[1:count]) - {"name", "dtype", "trainable"})
+    return _is_automatic(cls) and bool(_arguments(cls) - BASE_ARGUMENTS)
+
+
+def _arguments(cls: type[keras.Model]) -> set[str]:
+    """Names that the constructor takes; a `**rest` takes the base class's."""
+    named = set()
+    for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            named |= BASE_ARGUMENTS
+        elif parameter.kind is not parameter.VAR_POSITIONAL:
+            named.add(parameter.name)
+    return named
 
 
 def _frozen_values(model: keras.Model) -> dict[int, Array]:
@@ -431,7 +310,7 @@ def _check_features(architecture: Architecture, label: str) -> None:
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise NetworkError(
             f"{label}: the network does not take inputs of shapes {shapes} (without the row "
-            f"axis): {_first_line(error)}"
+            f"axis): {first_line(error)}"
         ) from error
     shape = getattr(features, "shape", None)
     if shape is None or len(shape) != 2:
@@ -439,34 +318,6 @@ def _check_features(architecture: Architecture, label: str) -> None:
             f"{label}: the output of a network must be one feature vector per row, (n, q), "
             f"got {'several outputs' if shape is None else tuple(shape)} for 2 rows"
         )
-
-
-# -- building with seeds ----------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Keras draws its default seeds from Python's `random`: seed it, and restore it afterwards."""
-    before = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before)
-
-
-def _reseeded(config: Any, seeds: random.Random) -> Any:
-    """The configuration with every whole-number "seed" replaced by a derived one."""
-    if isinstance(config, dict):
-        return {
-            key: seeds.randrange(1, 2**30)
-            if key == "seed" and isinstance(value, int)
-            else _reseeded(value, seeds)
-            for key, value in config.items()
-        }
-    if isinstance(config, list):
-        return [_reseeded(value, seeds) for value in config]
-    return config
 
 
 def _dense(x: Any, hidden: Sequence[int], dropout: float, activation: str) -> Any:
@@ -481,8 +332,3 @@ def _dense(x: Any, hidden: Sequence[int], dropout: float, activation: str) -> An
 def _check_dropout(name: str, dropout: float) -> None:
     if not 0 <= dropout < 1:
         raise NetworkError(f"{name}(dropout={dropout!r}): needs a number in [0, 1)")
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

@@ -2,9 +2,10 @@
 
     eta = X beta + sum over deep terms of  c * mean_m (d_m(z) - x' C_m),   d_m(z) = U_m(z) gamma_m
 
-Inside networks numbers are float32, everywhere else float64; `outside` is the one cast. The M members
-of a network (cross-fitted copies with their own weights) are stacked: all trainable weights and the
-head in one (M, n_weights) array, all other variables (BatchNorm statistics, Dropout seeds) as state.
+Inside networks numbers are float32, everywhere else float64; `outside` is the one cast. The M
+members of a network (cross-fitted copies with their own weights) are stacked: all trainable weights
+and the head in one (M, n_weights) array, all other variables (BatchNorm statistics, Dropout seeds)
+as state.
 
 A prediction is a function of its row alone: rows run in padded chunks of one fixed size, so neither
 the batch a row comes in nor its place in it matters.
@@ -22,8 +23,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deepregress.architecture import Architecture, call, stateless, template
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.networks import Architecture, argument, call, template
 
 Tensor = Any
 
@@ -72,7 +73,7 @@ class Layout:
 
     @property
     def kernels(self) -> Array:
-        """Which packed weights are kernels (matrices and the head, no biases), (n_weights,) bool."""
+        """Which packed weights are kernels (matrices, the head; no biases), (n_weights,) bool."""
         flags = [len(shape) > 1 for shape in self.shapes[:-1]] + [True]
         return np.repeat(flags, self.sizes)
 
@@ -118,8 +119,8 @@ def forward(
     inputs: Sequence[Tensor],
     *,
     mode: str,
-) -> tuple[Tensor, list[Tensor]]:
-    """Outputs d_m(z) of all members and their next state: the only place where networks are called.
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Outputs d_m(z) of all members, their next state and penalties: the only call of networks.
 
     Parameters
     ----------
@@ -134,27 +135,27 @@ def forward(
     Returns
     -------
     tuple
-        d (M, n_rows) in float32 and the state.
+        d (M, n_rows) in float32, the state, and the users' regularisers (M,).
     """
     model, layout = template(architecture), Layout.of(architecture)
     dtypes = [variable.dtype for variable in model.trainable_variables]
 
-    def one(member: tuple[list[Tensor], list[Tensor], list[Tensor]]) -> tuple[Tensor, list[Tensor]]:
+    def one(member: tuple[list[Tensor], list[Tensor], list[Tensor]]) -> Any:
         weights, state, z = member
         cast = [tf.cast(w, dtype) for w, dtype in zip(weights[:-1], dtypes, strict=True)]
-        features, state = model.stateless_call(
-            cast, state, argument(model, z), training=mode == "train"
-        )
-        return tf.linalg.matvec(tf.cast(features, tf.float32), weights[-1]), state
+        features, state, penalty = stateless(model, cast, state, inputs=z, mode=mode)
+        return tf.linalg.matvec(tf.cast(features, tf.float32), weights[-1]), state, penalty
 
     trainable, state = members
     stacked = (layout.unpack(trainable), list(state), list(inputs))
     if architecture.batchable:
-        output, state = tf.vectorized_map(one, stacked)
-        return output, list(state)
-    each = [one(tf.nest.map_structure(lambda x, m=m: x[m], stacked)) for m in range(n_members_of(trainable))]
-    outputs, states = zip(*each, strict=True)
-    return tf.stack(outputs), [tf.stack(values) for values in zip(*states, strict=True)]
+        output, state, penalty = tf.vectorized_map(one, stacked)
+        return output, list(state), penalty
+    count = n_members_of(trainable)
+    each = [one(tf.nest.map_structure(lambda x, m=m: x[m], stacked)) for m in range(count)]
+    outputs, states, penalties = zip(*each, strict=True)
+    state = [tf.stack(values) for values in zip(*states, strict=True)]
+    return tf.stack(outputs), state, tf.stack(penalties)
 
 
 def n_members_of(stacked: Tensor) -> int:
@@ -203,7 +204,7 @@ def _evaluation(architecture: Architecture) -> Callable[..., Tensor]:
     def kernel(trainable: Tensor, state: list[Tensor], inputs: list[Tensor]) -> Tensor:
         n_members = n_members_of(trainable)
         tiled = [tf.broadcast_to(z, (n_members, *z.shape)) for z in inputs]
-        output, _ = forward(architecture, (trainable, state), tiled, mode="predict")
+        output, _, _ = forward(architecture, (trainable, state), tiled, mode="predict")
         return outside(output)
 
     return kernel  # type: ignore[no-any-return]

@@ -27,7 +27,7 @@ PACKAGE = ROOT / "deepregress"
 FLOORS = {
     0: ("errors", "linalg"),
     1: ("formula", "penalty", "data", "codec", "datasets"),
-    2: ("basis.base", "basis.*", "gating", "bijectors"),
+    2: ("basis.base", "basis.*", "gating", "bijectors", "architecture"),
     3: ("terms.base", "families.base", "networks"),
     4: ("terms.*", "families.*"),
     5: ("design",),
@@ -45,7 +45,7 @@ FLOORS = {
 }
 SHARED = {"errors", "linalg", "data", "codec", "datasets"}
 DESIGN_LEG = {"formula", "penalty", "basis", "gating", "terms", "design"}
-FAMILY_LEG = {"bijectors", "families", "networks"}
+FAMILY_LEG = {"architecture", "bijectors", "families", "networks"}
 TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras"}
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "core", "misc", "tools", "shared"}
 

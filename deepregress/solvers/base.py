@@ -1,7 +1,7 @@
 """What solvers take and return.
 
-A structured solver maps an `Objective` to a `Solution`; the semi-structured solver receives one as an
-argument and alternates it with the training of networks (METHODS 5.1). `Training` holds all choices of
+A structured solver maps an `Objective` to a `Solution`; the semi-structured solver receives one, and
+a `NetworkTrainer`, as arguments and alternates them (METHODS 5.1). `Training` holds all choices of
 the latter.
 """
 
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
+from deepregress.architecture import Architecture
 from deepregress.errors import FitError
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.networks import Architecture
 from deepregress.objective import Objective
-from deepregress.predictor import Members
+from deepregress.predictor import DeepEffect, Members
 
 
 @dataclass(frozen=True)
@@ -217,3 +219,59 @@ class NetworkTrainer(Protocol):
         verbose: int,
     ) -> Trained:
         """Train with eta (n_obs, U) as offset; members of one fold never see its held-out rows."""
+
+
+@dataclass(frozen=True)
+class ScoreDifference:
+    """What a deep part gains on rows its networks did not see.
+
+    Parameters
+    ----------
+    value : float
+        Sum over rows of log-likelihood with minus without it, natural log.
+    se : float
+        Standard error: sqrt(n) times the sd of the rows' differences.
+    """
+
+    value: float
+    se: float
+
+    @classmethod
+    def of(cls, rowwise: Vector) -> ScoreDifference:
+        """From the rows' weighted differences (n,)."""
+        spread = float(np.std(rowwise, ddof=1)) if len(rowwise) > 1 else np.nan
+        return cls(float(rowwise.sum()), float(np.sqrt(len(rowwise)) * spread))
+
+
+@dataclass(frozen=True)
+class SemiStructured:
+    """A structured solution with its deep effects.
+
+    Parameters
+    ----------
+    solution : Solution
+        Of `objective`; the multipliers c are the last coefficients of each predictor.
+    objective : Objective
+        The original one with the networks' columns (or offsets).
+    effects : tuple of DeepEffect
+        One per part; its multiplier is zero where there is no effect.
+    score_difference, score_se : float
+        Of all deep parts together.
+    scores : tuple of ScoreDifference
+        Of each part, given the others.
+    population : Matrix, (n_coef, n_coef)
+        V_C, to be added to the conditional covariance for effects of the population.
+    history : tuple of Epoch
+    message : str
+        How the last training ended.
+    """
+
+    solution: Solution
+    objective: Objective = field(repr=False)
+    effects: tuple[DeepEffect, ...]
+    score_difference: float
+    score_se: float
+    scores: tuple[ScoreDifference, ...]
+    population: Matrix = field(repr=False)
+    history: tuple[Epoch, ...] = field(repr=False)
+    message: str

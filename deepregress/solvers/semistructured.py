@@ -10,10 +10,10 @@
        columns, because the first offset then contains what the network should explain
     deep effect of a new row: c * mean over m of (d_m(z) - x' C_m)
 
-Without cross-fitting there is one network, judged on 15 % of the rows, and step 4 fits the structured
-part with D - X C as an offset. Each deep part comes with the score difference that it makes on rows
-its networks did not see, and the solution with two covariances: conditional on the networks, and the
-addition V_C = P^-1 sum_i (s_i s_i') P^-1, s_i = X_i' W_i (c q)_i, for effects of the population.
+Without cross-fitting there is one network, judged on 15 % of the rows, and step 4 fits the
+structured part with D - X C as an offset. Each deep part comes with the score difference it makes
+on rows its networks did not see, and the solution with two covariances: conditional on the networks,
+and V_C = P^-1 sum_i (s_i s_i') P^-1, s_i = X_i' W_i (c q)_i, to be added for the population.
 
 References: METHODS 5.1; Ruegamer (2023), arXiv 2306.00522; Chernozhukov et al. (2018),
 doi:10.1111/ectj.12097 (cross-fitting).
@@ -26,9 +26,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from deepregress.architecture import Architecture
 from deepregress.errors import FitError
 from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
-from deepregress.networks import Architecture
 from deepregress.objective import Objective, UnitPenalty, positive_part, upper_pairs
 from deepregress.orthogonal import projection
 from deepregress.predictor import DeepEffect, Members, evaluate
@@ -37,6 +37,8 @@ from deepregress.solvers.base import (
     Folds,
     Network,
     NetworkTrainer,
+    ScoreDifference,
+    SemiStructured,
     Solution,
     StructuredSolver,
     Trained,
@@ -73,62 +75,6 @@ class NetworkPart:
     inputs: tuple[Array, ...] = field(repr=False)
     architecture: Architecture = field(repr=False)
     protected: Array = field(repr=False)
-
-
-@dataclass(frozen=True)
-class ScoreDifference:
-    """What a deep part gains on rows its networks did not see.
-
-    Parameters
-    ----------
-    value : float
-        Sum over rows of log-likelihood with minus without it, natural log.
-    se : float
-        Standard error: sqrt(n) times the sd of the rows' differences.
-    """
-
-    value: float
-    se: float
-
-    @classmethod
-    def of(cls, rowwise: Vector) -> ScoreDifference:
-        """From the rows' weighted differences (n,)."""
-        spread = float(np.std(rowwise, ddof=1)) if len(rowwise) > 1 else np.nan
-        return cls(float(rowwise.sum()), float(np.sqrt(len(rowwise)) * spread))
-
-
-@dataclass(frozen=True)
-class SemiStructured:
-    """A structured solution with its deep effects.
-
-    Parameters
-    ----------
-    solution : Solution
-        Of `objective`; the multipliers c are the last coefficients of each predictor.
-    objective : Objective
-        The original one with the networks' columns (or offsets).
-    effects : tuple of DeepEffect
-        One per part; its multiplier is zero where there is no effect.
-    score_difference, score_se : float
-        Of all deep parts together.
-    scores : tuple of ScoreDifference
-        Of each part, given the others.
-    population : Matrix, (n_coef, n_coef)
-        V_C, to be added to the conditional covariance for effects of the population.
-    history : tuple of Epoch
-    message : str
-        How the last training ended.
-    """
-
-    solution: Solution
-    objective: Objective = field(repr=False)
-    effects: tuple[DeepEffect, ...]
-    score_difference: float
-    score_se: float
-    scores: tuple[ScoreDifference, ...]
-    population: Matrix = field(repr=False)
-    history: tuple[Epoch, ...] = field(repr=False)
-    message: str
 
 
 def solve(
@@ -215,7 +161,7 @@ def _solve(
     return fit.result(parts, trained, scores, history)
 
 
-# -- preparation ------------------------------------------------------------------------------------
+# -- preparation -----------------------------------------------------------------------------------
 
 
 def _crossfit(training: Training, networks: Sequence[Network], n_obs: int) -> bool:
@@ -254,7 +200,7 @@ def _shares_columns(objective: Objective, part: NetworkPart) -> bool:
     return bool(np.any(np.ptp(own, axis=0) > 0)) or X.shape[1] == len(part.protected)
 
 
-# -- projection and refit ---------------------------------------------------------------------------
+# -- projection and refit --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -351,7 +297,7 @@ class _Deep:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A structured fit given the networks; `positions` of the multipliers among its coefficients."""
+    """A structured fit given the networks; `positions`: of the multipliers in its coefficients."""
 
     deep: _Deep
     objective: Objective
@@ -398,7 +344,7 @@ class _Fit:
         )
 
     def _population(self) -> Matrix:
-        """V_C = P^-1 (sum_i s_i s_i') P^-1 with s_i = X_i' W_i delta_i, delta the deep parts of a row."""
+        """V_C = P^-1 (sum_i s_i s_i') P^-1, s_i = X_i' W_i delta_i, delta_i a row's deep parts."""
         objective, solution = self.objective, self.solution
         delta = np.zeros((objective.n_obs, len(objective.units)))
         for j, part in enumerate(self.deep.parts):
@@ -458,7 +404,7 @@ def _extended_start(
     positions: dict[int, int],
     scale: Vector,
 ) -> Vector:
-    """Coefficients of the structured fit, multipliers at the value that leaves networks as they are."""
+    """Coefficients of the structured fit; multipliers that leave the networks as they are."""
     start = np.zeros(extended.n_coef)
     for old, new, unit in zip(original.slices, extended.slices, original.units, strict=True):
         start[new.start : new.start + unit.n_coef] = coef[old]
@@ -477,7 +423,7 @@ def _structured_coef(original: Objective, extended: Objective, coef: Vector) -> 
     )
 
 
-# -- what is reported -------------------------------------------------------------------------------
+# -- what is reported ------------------------------------------------------------------------------
 
 
 def _scores(
@@ -533,5 +479,5 @@ def _no_effect(
         scores=(none,) * len(parts),
         population=np.zeros((objective.n_coef, objective.n_coef)),
         history=history,
-        message=f"no deep effect: no epoch improved the held-out likelihood ({trained.status.message})",
+        message=f"no deep effect on held-out rows ({trained.status.message})",
     )

@@ -30,10 +30,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from deepregress.architecture import Architecture
 from deepregress.errors import NetworkWarning
 from deepregress.families.base import Family
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.networks import Architecture
 from deepregress.objective import Objective
 from deepregress.predictor import Layout, Members, forward, fresh_members, outside
 from deepregress.solvers.base import Epoch, Folds, Network, Status, Trained, Training
@@ -170,7 +170,7 @@ class State:
         return cls(weights, zero, zero, tf.constant(0.0), untrained)
 
 
-# -- the loop over epochs ---------------------------------------------------------------------------
+# -- the loop over epochs --------------------------------------------------------------------------
 
 
 def _epochs(
@@ -183,9 +183,8 @@ def _epochs(
     before = float(_without_networks(plan, state, data))
     best, history, stalled = state, [Epoch(round_number, 0, before, rate)], 0
     lowest, status = before, Status(True, f"all {training.epochs} epochs ran")
-    bar = tqdm(
-        range(1, training.epochs + 1), desc=f"round {round_number}", disable=not verbose, leave=False
-    )
+    epochs = range(1, training.epochs + 1)
+    bar = tqdm(epochs, desc=f"round {round_number}", disable=not verbose, leave=False)
     callbacks = Callbacks(training)
     try:
         for epoch in bar:
@@ -215,8 +214,8 @@ def _epochs(
 def _ending(held_out: float, epoch: int, reason: str) -> Status:
     if np.isnan(held_out):
         warnings.warn(
-            f"network training diverged in epoch {epoch} (the likelihood is not a number); the best "
-            "epoch before is kept. A smaller Training(learning_rate=) may help",
+            f"network training diverged in epoch {epoch} (the likelihood is not a number); the "
+            "best epoch before is kept. A smaller Training(learning_rate=) may help",
             NetworkWarning,
             stacklevel=4,
         )
@@ -245,7 +244,7 @@ def _without_networks(plan: Plan, state: State, data: Mapping[str, Any]) -> Tens
 
 
 class Callbacks:
-    """The user's callbacks, told of each epoch; Keras ones find a `model` that can stop training."""
+    """The user's callbacks, told of each epoch; Keras ones find a `model` that can stop."""
 
     def __init__(self, training: Training) -> None:
         self.given = training.callbacks
@@ -270,7 +269,7 @@ class Callbacks:
                 callback.on_train_end({})
 
 
-# -- the compiled epoch -----------------------------------------------------------------------------
+# -- the compiled epoch ----------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=64)
@@ -295,9 +294,9 @@ def _compiled_epoch(
             return (i + 1, *_adam(current, gradient, step, untrained, rates, kernels))
 
         start = (tf.constant(0), *state)
-        end = tf.while_loop(
-            lambda i, *_: i < data["n_steps"], body, start, parallel_iterations=1
-        )[1:]
+        end = tf.while_loop(lambda i, *_: i < data["n_steps"], body, start, parallel_iterations=1)[
+            1:
+        ]
         return (*end, _judgement(networks, family, end, data))
 
     return epoch  # type: ignore[no-any-return]
@@ -321,15 +320,15 @@ def _step(
     data: Mapping[str, Any],
     rows: Tensor,
 ) -> tuple[Tensor, Tensor, Any]:
-    """Gradient of the sum of the members' losses on rows (M, batch), next step number, next state."""
+    """Gradient of the sum of the members' losses on rows (M, batch), next step and state."""
     weights, _, _, step, untrained = current
     index = tf.reshape(rows, [-1])
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        eta, untrained = _predictors(networks, (weights, untrained), data, rows, "train")
+        eta, untrained, penalty = _predictors(networks, (weights, untrained), data, rows, "train")
         columns = {name: tf.gather(column, index) for name, column in data["rows"].items()}
         rowwise = family.log_likelihood(columns, eta) * tf.gather(data["weights"], index)
-        loss = -tf.reduce_sum(rowwise) / rows.shape[1]
+        loss = outside(penalty) - tf.reduce_sum(rowwise) / rows.shape[1]
     return tape.gradient(loss, weights), step + 1.0, untrained
 
 
@@ -339,21 +338,22 @@ def _predictors(
     data: Mapping[str, Any],
     rows: Tensor,
     mode: str,
-) -> tuple[Tensor, Any]:
-    """Predictors (M * n_rows, U) at rows (M, n_rows) with the members' networks added."""
+) -> tuple[Tensor, Any, Tensor]:
+    """Predictors (M * n_rows, U) at rows (M, n_rows) with the networks added, state, penalty."""
     weights, untrained = members
     sizes = [sum(Layout.of(architecture).sizes) for architecture, _ in networks]
     n_members = int(weights.shape[0])
     columns = tf.unstack(tf.gather(data["eta"], tf.reshape(rows, [-1])), axis=1)
-    following = []
+    following, penalty = [], tf.zeros(())
     for j, (architecture, unit) in enumerate(networks):
         own = tf.split(weights, sizes, axis=1)[j] if len(sizes) > 1 else weights
         z = [tf.gather(array, rows) for array in data["inputs"][j]]
         z = [tf.ensure_shape(array, (n_members, rows.shape[1], *array.shape[2:])) for array in z]
-        d, state = forward(architecture, (own, untrained[j]), z, mode=mode)
+        d, state, own_penalty = forward(architecture, (own, untrained[j]), z, mode=mode)
         columns[unit] = columns[unit] + outside(tf.reshape(d, [-1]))
         following.append(state)
-    return tf.stack(columns, axis=1), following
+        penalty += tf.reduce_sum(own_penalty)
+    return tf.stack(columns, axis=1), following, penalty
 
 
 def _adam(
@@ -385,7 +385,7 @@ def _judgement(
 
     def body(b: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
         rows, w = held[:, b], tf.reshape(weights[:, b], [-1])
-        eta, _ = _predictors(networks, (state[0], state[4]), data, rows, "predict")
+        eta, _, _ = _predictors(networks, (state[0], state[4]), data, rows, "predict")
         index = tf.reshape(rows, [-1])
         columns = {name: tf.gather(column, index) for name, column in data["rows"].items()}
         rowwise = family.log_likelihood(columns, eta)
@@ -395,7 +395,7 @@ def _judgement(
     return tf.while_loop(lambda b, _: b < n_blocks, body, start, maximum_iterations=n_blocks)[1]
 
 
-# -- data of a graph --------------------------------------------------------------------------------
+# -- data of a graph -------------------------------------------------------------------------------
 
 
 def _data(

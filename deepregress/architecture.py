@@ -1,0 +1,241 @@
+"""Recipes of networks: a Keras configuration, built any number of times, called with given weights.
+
+An `Architecture` builds independent copies of a network with fresh weights, each from its own seed.
+Weights start as their initialisers say; seeds written into a model are replaced by derived ones,
+else all members of an ensemble would start alike. `stateless` calls a copy as a function
+
+    (trainable weights, other state, inputs) -> (features U (n_rows, q), next state, penalties)
+
+which is what compiled graphs need: equal recipes share one `template` and one graph.
+
+References: Keras 3, `keras.StatelessScope`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import random
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deepregress.errors import NetworkError
+from deepregress.linalg import Array
+
+Shape = tuple[int, ...]
+
+BATCHABLE_LAYERS = frozenset(
+    "InputLayer Dense Activation ReLU LeakyReLU PReLU ELU Softmax Identity Flatten Reshape Permute "
+    "Concatenate Add Subtract Multiply Average Maximum Minimum Dot BatchNormalization "
+    "LayerNormalization UnitNormalization Rescaling Normalization Embedding Sequential "
+    "Functional".split()
+)
+"""Keras layers made of operations that batch over ensemble members, with gradients, under XLA."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One input of a network: its shape without the row axis, and its dtype."""
+
+    shape: Shape
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Recipe of a network: equal recipes share one compiled training graph.
+
+    Parameters
+    ----------
+    config : str
+        Keras configuration, JSON.
+    inputs : tuple of Signature
+        What a row of each input array looks like.
+    origin : str
+        Key of the user's own classes in this process. A recipe read from a file in another process
+        finds none: its classes must be importable or registered, and Python code inside it (a
+        `Lambda` layer) is refused.
+    frozen : dict
+        Index among the model's variables -> value, for layers the user froze.
+    """
+
+    config: str
+    inputs: tuple[Signature, ...]
+    origin: str = ""
+    frozen: dict[int, Array] = field(default_factory=dict, compare=False, repr=False)
+
+    def build(self, seed: int) -> keras.Model:
+        """A new model with weights drawn from `seed`.
+
+        Raises
+        ------
+        NetworkError
+            If the configuration names a class that is not known in this process.
+        """
+        with _seeded(seed):
+            model = self._rebuilt(random.Random(seed))
+            call(model, self.example(1))
+        for index, value in self.frozen.items():
+            model.variables[index].assign(value)
+        return model
+
+    def arrange(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Input arrays in the form the network takes: joined or split, in its dtypes.
+
+        Parameters
+        ----------
+        arrays : sequence of arrays, each (n_obs, ...)
+            As `NetworkBlock.evaluate` gives them: columns as one (n_obs, d), other arrays as given.
+        """
+        if len(arrays) != len(self.inputs):
+            widths = [given.shape[0] for given in self.inputs]
+            arrays = np.split(np.hstack(list(arrays)), np.cumsum(widths)[:-1], axis=1)
+        return tuple(
+            np.ascontiguousarray(array, dtype=given.dtype)
+            for array, given in zip(arrays, self.inputs, strict=True)
+        )
+
+    def example(self, n: int) -> list[Array]:
+        """Zero inputs of `n` rows."""
+        return [np.zeros((n, *given.shape), given.dtype) for given in self.inputs]
+
+    @property
+    def batchable(self) -> bool:
+        """Whether members can run as one batched network (else they run side by side)."""
+        return all(type(layer).__name__ in BATCHABLE_LAYERS for layer in layers(template(self)))
+
+    @property
+    def n_weights(self) -> int:
+        """Number of trainable weights of one member, without its head."""
+        return int(sum(np.prod(v.shape) for v in template(self).trainable_variables))
+
+    def _rebuilt(self, seeds: random.Random) -> keras.Model:
+        config = _reseeded(json.loads(self.config), seeds)
+        classes = _classes.get(self.origin, ())
+        names = {cls.__name__: cls for cls in classes}
+        names |= {keras.saving.get_registered_name(cls): cls for cls in classes}
+        try:
+            model = keras.saving.deserialize_keras_object(
+                config, custom_objects=names, safe_mode=self.origin not in _classes
+            )
+        except (TypeError, ValueError, ImportError, AttributeError) as error:
+            raise NetworkError(
+                f"the network {config['class_name']!r} cannot be built from its configuration: "
+                f"{first_line(error)}. Its classes must be importable or registered with "
+                "@keras.saving.register_keras_serializable() before a model is loaded, and must "
+                "define get_config() when their constructors take arguments"
+            ) from error
+        return model
+
+
+_classes: dict[str, tuple[type, ...]] = {}
+"""Origin -> classes of the user's networks in this process."""
+
+
+def origin_of(classes: tuple[type, ...]) -> str:
+    """Key of these classes: a new one for a class that was defined anew under its old name."""
+    known = {value: key for key, value in _classes.items()}
+    if classes not in known:
+        known[classes] = secrets.token_hex(16)
+        _classes[known[classes]] = classes
+    return known[classes]
+
+
+@functools.lru_cache(maxsize=32)
+def template(architecture: Architecture) -> keras.Model:
+    """The copy of a network that compiled graphs call with weights from outside."""
+    return architecture.build(0)
+
+
+def call(model: keras.Model, inputs: Sequence[Any]) -> Any:
+    """Features (n_obs, q) of the input arrays, one per input; inference mode."""
+    return model(argument(model, inputs), training=False)
+
+
+def stateless(
+    model: keras.Model,
+    trainable: Sequence[Any],
+    state: Sequence[Any],
+    *,
+    inputs: Sequence[Any],
+    mode: str,
+) -> tuple[Any, list[Any], Any]:
+    """A model's output with its variables given from outside.
+
+    Like Keras's `stateless_call`, but through `__call__`, which tells layers inside a subclassed
+    model whether this is training even where its `call` takes no such argument.
+
+    Parameters
+    ----------
+    model : keras.Model
+    trainable, state : sequences of tensors
+        Values of its trainable and its other variables.
+    inputs : sequence of tensors, each (n_rows, ...)
+    mode : {"train", "predict"}
+
+    Returns
+    -------
+    tuple
+        Features, the next state, and the model's own penalties (regularisers), a scalar.
+    """
+    values = [
+        *zip(model.trainable_variables, trainable, strict=True),
+        *zip(model.non_trainable_variables, state, strict=True),
+    ]
+    with keras.StatelessScope(state_mapping=values, collect_losses=True) as scope:
+        features = model(argument(model, inputs), training=mode == "train")
+        penalty = tf.add_n([tf.zeros(()), *(tf.cast(loss, tf.float32) for loss in model.losses)])
+        current = [scope.get_current_value(v) for v in model.non_trainable_variables]
+    following = [old if new is None else new for old, new in zip(state, current, strict=True)]
+    return features, following, penalty
+
+
+def argument(model: keras.Model, inputs: Sequence[Any]) -> Any:
+    """The single argument of a model's call: its inputs in the structure it was written with."""
+    structure = getattr(model, "input", None)
+    if structure is not None:
+        return keras.tree.pack_sequence_as(structure, list(inputs))
+    return inputs[0] if len(inputs) == 1 else list(inputs)
+
+
+def layers(model: keras.Model) -> list[Any]:
+    """All layers of a model, nested ones included."""
+    return list(model._flatten_layers(include_self=True))
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Keras draws its default seeds from Python's `random`: seed it, and restore it afterwards."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+def _reseeded(config: Any, seeds: random.Random) -> Any:
+    """The configuration with every whole-number "seed" replaced by a derived one."""
+    if isinstance(config, dict):
+        return {
+            key: seeds.randrange(1, 2**30)
+            if key == "seed" and isinstance(value, int)
+            else _reseeded(value, seeds)
+            for key, value in config.items()
+        }
+    if isinstance(config, list):
+        return [_reseeded(value, seeds) for value in config]
+    return config
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, without the traceback Keras adds."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
