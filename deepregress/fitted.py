@@ -1,22 +1,41 @@
-"""The fitted model: what a user holds after `fit` (DESIGN section 1)."""
+"""The fitted model: what a user holds after `fit` (DESIGN section 1).
+
+`FittedModel` is immutable. What it was made of are its fields; everything else is computed when it is
+first asked for. Tables are indexed by (parameter, name) or (parameter, term).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from deepregress.data import Frame, Response
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from deepregress import codec, diagnostics, effects, plotting, quantities, summary
+from deepregress.data import Frame, Response, prediction_frame
 from deepregress.design import Design
+from deepregress.effects import Profile
+from deepregress.errors import PredictionError
 from deepregress.families.base import Family
+from deepregress.families.base import family as family_of
 from deepregress.inference import Inference
-from deepregress.prediction import Deep
+from deepregress.linalg import Array, Matrix, Vector
+from deepregress.prediction import Deep, Estimate, Labels, Predictors, responses
 from deepregress.solvers.base import Solution
+from deepregress.summary import Fit, Goodness, Summary
+
+Exclude = str | Sequence[str | tuple[str, str]] | None
 
 
 @dataclass(frozen=True, eq=False)
 class FittedModel:
-    """A fitted semi-structured distributional regression.
+    """A fitted semi-structured distributional regression; made by `fit` and `load`.
 
     Parameters
     ----------
@@ -25,9 +44,8 @@ class FittedModel:
     family : Family
     designs : dict of str to Design
         Recipes of the predictors, in the order of the family's parameters.
-    frame : Frame
-        Training rows.
-    response : Response
+    frame, response : Frame, Response or None
+        Training rows; None in a model that was saved without them.
     solution : Solution
     inference : Inference
     deep : Deep or None
@@ -36,16 +54,476 @@ class FittedModel:
     method : str
     settings : mapping
         Further arguments of `fit`.
+    profile, goodness : Profile, Goodness or None
+        What effects and summary need of the training rows, in a model saved without them.
+
+    Examples
+    --------
+    >>> import deepregress as dr
+    >>> model = dr.fit("foodexp ~ income", data=dr.datasets.load("engel"))
+    >>> model.coef.round(3).to_dict()
+    {('loc', '(Intercept)'): 147.475, ('loc', 'income'): 0.485, ('scale', '(Intercept)'): 4.738}
+    >>> model.predict({"income": [500.0, 1000.0]}, interval=0.95).round(1)
+       estimate  lower  upper
+    0     390.1  372.8  407.4
+    1     632.7  617.8  647.6
     """
 
     formula: Mapping[str, str]
     family: Family = field(repr=False)
     designs: dict[str, Design] = field(repr=False)
-    frame: Frame = field(repr=False)
-    response: Response = field(repr=False)
+    frame: Frame | None = field(repr=False)
+    response: Response | None = field(repr=False)
     solution: Solution = field(repr=False)
     inference: Inference = field(repr=False)
     deep: Deep | None = field(repr=False)
     seed: int | None
     method: str
     settings: Mapping[str, Any] = field(repr=False)
+    profile: Profile | None = field(default=None, repr=False)
+    goodness: Goodness | None = field(default=None, repr=False)
+
+    # -- estimates ---------------------------------------------------------------------------------
+
+    @cached_property
+    def coef(self) -> pd.Series:
+        """Coefficients by (parameter, name); a deep term has one, the multiplier of its effect."""
+        estimate = self._predictors.estimate.coef
+        return pd.Series(estimate, index=self._predictors.coef_index, name="coef")
+
+    @cached_property
+    def cov(self) -> pd.DataFrame:
+        """Bayesian covariance of the coefficients, given the networks."""
+        index = self._predictors.coef_index
+        return pd.DataFrame(self.inference.cov, index=index, columns=index)
+
+    @cached_property
+    def cov_population(self) -> pd.DataFrame:
+        """The covariance with the networks' share: for effects of the population, not of these rows.
+
+        Structured effects take up what they share with the networks in the training rows; in the
+        population that share differs (METHODS 5). Equal to `cov` without networks.
+        """
+        added = None if self.deep is None else self.deep.population
+        return self.cov if added is None else self.cov + added
+
+    @cached_property
+    def std_error(self) -> pd.Series:
+        """Standard errors of the coefficients by (parameter, name)."""
+        values = np.sqrt(np.diagonal(self.inference.cov))
+        return pd.Series(values, index=self._predictors.coef_index, name="std_error")
+
+    @cached_property
+    def edf(self) -> pd.Series:
+        """Effective degrees of freedom by (parameter, term)."""
+        rows = {
+            (unit.parameter, label): float(self.inference.edf[places].sum())
+            for unit in self._predictors.units
+            for label, places in unit.places.items()
+        }
+        return _by_term(rows, "edf")
+
+    @property
+    def edf_total(self) -> float:
+        """Sum of the effective degrees of freedom; a constant dispersion counts one."""
+        return self._fit.edf_total
+
+    @cached_property
+    def sp(self) -> pd.Series:
+        """Smoothing parameters by (parameter, term), in mgcv's scaling."""
+        names = [
+            (unit.parameter, label)
+            for unit in self._predictors.units
+            for label in [*(p.label for p in unit.design.penalties), *unit.multipliers]
+        ]
+        return _by_term(dict(zip(names, self.solution.sp.tolist(), strict=True)), "sp")
+
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood at the fit, natural log, without penalties."""
+        return self.solution.loglik
+
+    @property
+    def reml(self) -> float:
+        """Negative Laplace approximate restricted likelihood; smaller is better."""
+        return self.solution.reml
+
+    @property
+    def aic(self) -> float:
+        """-2 loglik + 2 edf_total."""
+        return self._fit.aic
+
+    @property
+    def bic(self) -> float:
+        """-2 loglik + log(n) edf_total, n the sum of the weights."""
+        return -2.0 * self.loglik + float(np.log(self._goodness.weight)) * self.edf_total
+
+    @property
+    def nobs(self) -> int:
+        """Number of training rows."""
+        return self._goodness.n_obs if self.response is None else self.response.n_obs
+
+    @property
+    def converged(self) -> bool:
+        """Whether the structured solver reached its criterion."""
+        return self.solution.status.converged
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """Epochs of training where there are networks, else iterations of the structured solver."""
+        steps: Sequence[Any] = self.solution.trace if self.deep is None else self.deep.history
+        return pd.DataFrame([dataclasses.asdict(step) for step in steps])
+
+    # -- tables and pictures -----------------------------------------------------------------------
+
+    def summary(self) -> Summary:
+        """Tables of coefficients, smooths and networks; prints as R's summary.gam."""
+        return summary.summarise(self._fit, self._goodness, self.deep, self.formula)
+
+    def anova(self) -> pd.DataFrame:
+        """One test per term: Wald tests of linear terms, tests of smooths being zero.
+
+        Returns
+        -------
+        DataFrame
+            edf, ref_df, test, statistic, p_value by (parameter, term).
+        """
+        return summary.anova_table(self._fit, self._goodness.weight)
+
+    def partial_effect(
+        self,
+        term: str,
+        parameter: str | None = None,
+        *,
+        grid: int | pd.DataFrame | Mapping[str, Any] | None = None,
+        level: float = 0.95,
+        simultaneous: bool = False,
+    ) -> pd.DataFrame:
+        """Effect of one term on its predictor, with standard errors and a band.
+
+        Smooths and linear terms of numbers have mean zero over the training rows, factors show the
+        difference from their first level. With a numeric `by` it is the effect at `by` = 1.
+
+        Parameters
+        ----------
+        term : str
+            Its label, such as "s(age)"; "s(x):g" stands for all levels of `by=g`.
+        parameter : str, optional
+            Where several parameters have the term: which one; the first by default.
+        grid : int, table or None
+            Number of equidistant points (100; 40 a side for two numeric variables), or the values
+            themselves. A deep term of more variables is shown at the training rows.
+        level : float
+            Of the band.
+        simultaneous : bool
+            Whether the whole curve lies in the band with this probability (by simulation from the
+            posterior with a fixed seed), or each of its points.
+
+        Returns
+        -------
+        DataFrame
+            The covariates, effect, se, lower, upper.
+
+        Raises
+        ------
+        PredictionError
+            There is no such term, or the grid lacks a variable.
+        """
+        quantities.check_level(level, "level")
+        place = effects.find(self._predictors, term, parameter)
+        table = effects.table_of(place, self._profile, self.frame, grid)
+        return effects.partial_effect(
+            self._predictors,
+            place,
+            table,
+            self._profile,
+            level=level,
+            simultaneous=simultaneous,
+        )
+
+    def plot(self, parameter: str | None = None, *, level: float = 0.95) -> Figure:
+        """Draw every term with its band on one page.
+
+        Parameters
+        ----------
+        parameter : str, optional
+            Only the terms of this parameter.
+        level : float
+            Of the bands.
+
+        Raises
+        ------
+        PredictionError
+            No predictor has a term.
+        """
+        quantities.check_level(level, "level")
+        units = range(len(self._predictors.units))
+        if parameter is not None:
+            units = range(self._predictors.unit(parameter), self._predictors.unit(parameter) + 1)
+        places = [place for u in units for place in effects.places(self._predictors, u)]
+        if not places:
+            raise PredictionError("there is nothing to plot: the formula has no term.")
+        source = plotting.Source(
+            self._predictors, self._profile, *self._training(), self._training_eta, self.edf
+        )
+        return plotting.effects_figure([source.panel(place, level) for place in places])
+
+    def plot_diagnostics(self, *, seed: int = 0) -> Figure:
+        """Draw QQ plot, residuals against fitted, histogram and response against fitted.
+
+        Parameters
+        ----------
+        seed : int
+            Of the randomised residuals of a discrete response.
+        """
+        _, response = self._training()
+        r = self.residuals(seed=seed)
+        lower, upper = diagnostics.order_band(len(r), 0.95)
+        checks = plotting.Checks(
+            residuals=r,
+            scores=diagnostics.normal_scores(len(r)),
+            lower=lower,
+            upper=upper,
+            fitted=self.family.mean(self._training_eta),
+            response=response.lower,
+            binary=self.family.takes_levels,
+            labels=("fitted mean", response.label),
+        )
+        return plotting.checks_figure(checks)
+
+    # -- prediction --------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        newdata: Any = None,
+        which: str = "mean",
+        *,
+        at: Any = None,
+        se: bool = False,
+        interval: float | None = None,
+        exclude: Exclude = None,
+        parameter: str | None = None,
+    ) -> Any:
+        """Predict from the response distribution of each row.
+
+        Parameters
+        ----------
+        newdata : table or dict, optional
+            Rows to predict; those of training by default. The response may be missing.
+        which : str
+            "mean", "median", "variance"; "params" (on their own scale), "linear" (predictors),
+            "terms" (their summands, which add up to them); "quantile", "cdf", "pdf", "logpdf" at
+            `at`; "prob", the probability of each level, or of the counts in `at`.
+        at : number or array, optional
+            Probabilities for "quantile", else values of the response: one number, (m,) values for
+            all rows, or (n_obs, m) values of the rows. By default the response in `newdata`.
+        se : bool
+            Add standard errors of the estimate, for "mean", "params", "linear" and "terms".
+        interval : float, optional
+            Add confidence limits of this level for the estimate, on the scale of the predictor and
+            carried through the link. For a prediction interval ask for quantiles.
+        exclude : label or sequence of labels, optional
+            Terms whose effect is set to zero, "s(x)" or ("scale", "s(x)"); columns that only they
+            need may be missing.
+        parameter : str, optional
+            One parameter of "params", "linear" or "terms".
+
+        Returns
+        -------
+        array or DataFrame
+            (n_obs,), or (n_obs, m) with several values in `at`; a table by parameter for "params",
+            "linear" and "terms", by level for "prob"; columns estimate, se, lower, upper with `se` or
+            `interval`.
+
+        Raises
+        ------
+        PredictionError
+            The rows do not fit the model, or the arguments do not fit each other.
+        """
+        quantities.check(which, at=at, uncertain=se or interval is not None, parameter=parameter)
+        quantities.check_level(interval, "interval")
+        excluded = self._predictors.excluded(exclude)
+        chosen = None if parameter is None else self._predictors.unit(parameter)
+        error = quantities.Error(se, interval)
+        frame = self._rows(newdata, excluded)
+        if which == "terms":
+            table = effects.terms_table(
+                self._predictors,
+                range(len(self._predictors.units)) if chosen is None else [chosen],
+                frame,
+                self._profile,
+                excluded=excluded,
+                error=error,
+            )
+            return _indexed(table, newdata)
+        eta = self._eta(newdata, frame, excluded)
+        if which in quantities.AT:
+            return _indexed(self._at(newdata, which, eta, at), newdata)
+        cov = self._predictors.eta_cov(frame, excluded) if error.wanted else None
+        answer = quantities.Answer(self.family, eta, cov, error)
+        return _indexed(answer.of(which, chosen), newdata)
+
+    def distribution(self, newdata: Any = None) -> Any:
+        """Response distribution of each row, a `tfd.Distribution` of batch shape (n_obs,)."""
+        frame = self._rows(newdata, frozenset())
+        return self.family.distribution(self._eta(newdata, frame, frozenset()))
+
+    def sample(self, newdata: Any = None, n: int = 1, *, seed: int = 0) -> Array:
+        """Draws from the response distribution of each row, (n, n_obs)."""
+        frame = self._rows(newdata, frozenset())
+        return self.family.sample(self._eta(newdata, frame, frozenset()), n, seed=seed)
+
+    def sample_coef(self, n: int = 1000, *, seed: int = 0) -> pd.DataFrame:
+        """Draws from the posterior N(coef, cov) of the coefficients, one per row."""
+        draws = np.random.default_rng(seed).multivariate_normal(
+            self._predictors.estimate.coef, self.inference.cov, size=n, method="eigh"
+        )
+        return pd.DataFrame(draws, columns=self._predictors.coef_index)
+
+    def residuals(self, kind: str = "quantile", *, seed: int = 0) -> Vector:
+        """Residuals of the training rows, (n_obs,).
+
+        Parameters
+        ----------
+        kind : {"quantile", "response", "pearson", "deviance"}
+            Quantile residuals are standard normal if the model is right; Pearson and deviance
+            residuals are divided by the dispersion.
+        seed : int
+            Quantile residuals of a discrete response are randomised.
+        """
+        _, response = self._training()
+        return diagnostics.residuals(
+            self.family, response.lower, self._training_eta, kind, seed=seed
+        )
+
+    def log_score(self, newdata: Any = None) -> float:
+        """Mean log density of the responses, natural log; larger is better.
+
+        Of the training rows (weighted as in the fit) by default: choose between models with new rows.
+        """
+        frame = self._rows(newdata, frozenset())
+        eta = self._eta(newdata, frame, frozenset())
+        weights = self._training()[1].weights if newdata is None else None
+        return float(np.average(self.family.logpdf(self._responses(newdata), eta), weights=weights))
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, data: bool = True) -> None:
+        """Write the model to a file; `load` gives the same predictions bit for bit.
+
+        Parameters
+        ----------
+        path : str or Path
+        data : bool
+            Whether the training rows go along; without them residuals, diagnostics and partial
+            residuals are not available, and predictions need new data.
+
+        Raises
+        ------
+        PredictionError
+            A link is a bijector of your own, which has no name to be saved by.
+        """
+        links = {p.name: p.link.name for p in self.family.parameters}
+        custom = [name for name, link in links.items() if link == "custom"]
+        if custom:
+            raise PredictionError(
+                f"cannot save: the link of {custom[0]!r} is a bijector without a name."
+            )
+        settings = dict(self.settings)
+        if "training" in settings:
+            settings["training"] = replace(settings["training"], callbacks=())
+        content = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        content |= {"family": (self.family.name, links), "settings": settings}
+        content |= {"profile": self._profile, "goodness": self._goodness}
+        if not data:
+            content |= {"frame": None, "response": None}
+        tree, arrays = codec.encode(content)
+        codec.write(path, tree, arrays=arrays)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    @cached_property
+    def _predictors(self) -> Predictors:
+        effects_ = () if self.deep is None else self.deep.effects
+        estimate = Estimate(self.solution.coef, self.inference.cov)
+        return Predictors.of(self.family, self.designs, estimate, effects_)
+
+    @cached_property
+    def _fit(self) -> Fit:
+        return Fit(self._predictors, self.solution, self.inference)
+
+    @cached_property
+    def _profile(self) -> Profile:
+        return self.profile or Profile.of(self._predictors, *self._training())
+
+    @cached_property
+    def _goodness(self) -> Goodness:
+        if self.goodness is not None:
+            return self.goodness
+        frame, response = self._training()
+        return Goodness.of(self._fit, frame, response, self._training_eta)
+
+    @cached_property
+    def _training_eta(self) -> Matrix:
+        frame, _ = self._training()
+        return self._predictors.eta(frame)
+
+    def _training(self) -> tuple[Frame, Response]:
+        if self.frame is None or self.response is None:
+            raise PredictionError(
+                "the model was saved without its training rows (save(..., data=False)), which this "
+                "needs; for predictions give newdata."
+            )
+        return self.frame, self.response
+
+    def _rows(self, newdata: Any, excluded: Labels) -> Frame:
+        if newdata is None:
+            return self._training()[0]
+        return prediction_frame(newdata, self._predictors.variables(excluded))
+
+    def _responses(self, newdata: Any) -> Vector:
+        if newdata is None:
+            return self._training()[1].lower
+        return responses(newdata, self._profile.response, self._profile.response_levels)
+
+    def _eta(self, newdata: Any, frame: Frame, excluded: Labels) -> Matrix:
+        if newdata is None and not excluded:
+            return self._training_eta
+        return self._predictors.eta(frame, excluded)
+
+    def _at(self, newdata: Any, which: str, eta: Matrix, at: Any) -> Any:
+        if which == "prob" and at is None:
+            levels = self._profile.response_levels
+            return quantities.level_probabilities(self.family, eta, levels)
+        if at is None and which == "quantile":
+            raise PredictionError("which='quantile' needs at=, the probabilities, such as at=0.9.")
+        if at is None:
+            y = self._responses(newdata)
+            return quantities.at_values(self.family, which, eta, y[:, None])[:, 0]
+        return quantities.at_values(self.family, which, eta, at)
+
+
+def load(path: str | Path) -> FittedModel:
+    """Read a model that `FittedModel.save` wrote.
+
+    Raises
+    ------
+    DataError
+        The file is not one of ours, or of a later version.
+    """
+    archive = codec.read(path)
+    content = codec.decode(archive.tree, archive.arrays)
+    name, links = content["family"]
+    return FittedModel(**{**content, "family": family_of(name, links)})
+
+
+def _by_term(rows: Mapping[tuple[str, str], float], name: str) -> pd.Series:
+    index = pd.MultiIndex.from_tuples(list(rows), names=["parameter", "term"])
+    return pd.Series(list(rows.values()), index=index, name=name, dtype=np.float64)
+
+
+def _indexed(answer: Any, newdata: Any) -> Any:
+    """A table with the index of the user's own."""
+    if isinstance(answer, pd.DataFrame) and isinstance(newdata, pd.DataFrame):
+        return answer.set_axis(newdata.index, axis=0)
+    return answer

@@ -254,5 +254,10 @@ def _solve(
         verbose=verbose,
     )
     return result.solution, Deep(
-        result.effects, result.score_difference, result.score_se, result.history
+        effects=result.effects,
+        score_difference=result.score_difference,
+        score_se=result.score_se,
+        history=result.history,
+        scores=tuple((score.value, score.se) for score in result.scores),
+        population=result.population,
     )

@@ -1,17 +1,34 @@
-"""The predictors of a fitted model: eta and its standard error for any rows (DESIGN 2, the waist).
+"""The predictors of a fitted model: eta and its covariance for any rows (DESIGN 2, the waist).
 
-    eta_u = offset_u + X_u coef_u + sum of deep effects d_u       (n_obs, U)
-    se(eta_u)^2 = diag(Z_u V_u Z_u'),  Z_u = [X_u, d_u / c_u]     c: the networks' multipliers
+    eta_u = offset_u + X_u b_u + sum of deep effects d_u                   (n_obs, U)
+    Cov(eta_iu, eta_iv) = z_iu' V_uv z_iv,   z_iu = (x_iu, d_iu / c_u)     c: the networks' multipliers
 
-A row's predictors depend on that row alone. Rows are read in chunks, so memory beyond the result does
-not grow with them.
+V is the Bayesian covariance (METHODS 4), conditional on the networks' weights. An excluded term's
+columns are zero in X and Z, as in mgcv. A row's predictors depend on that row alone; rows are read in
+chunks, so memory beyond the result does not grow with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepregress.data import Frame, column_names, prediction_frame
+from deepregress.design import CHUNK_ROWS, Design
+from deepregress.errors import PredictionError, listing, suggestion
+from deepregress.families.base import Family
+from deepregress.formula import expression_variables
+from deepregress.linalg import Matrix, Vector, one_blas_thread
+from deepregress.predictor import DeepEffect
+from deepregress.terms.base import ColumnBlock, NetworkBlock
+
+Labels = frozenset[tuple[str, str]]
+"""Terms, each by its parameter and label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,17 +38,363 @@ class Deep:
     Parameters
     ----------
     effects : tuple of DeepEffect
-        The trained networks, made orthogonal to their protected columns; `label`, `unit`,
-        `evaluate(inputs, X)`.
+        The trained networks, made orthogonal to their protected columns.
     score_difference : float
-        Cross-fitted difference in log score, with minus without the networks, summed over rows.
+        Cross-fitted log score with the networks minus without them, sum over the rows.
     score_se : float
         Its standard error.
     history : sequence
-        Epochs of training.
+        One frozen dataclass per epoch of training.
+    scores : tuple of pairs
+        Difference and standard error of each network, given the others.
+    population : Matrix or None, (n_coef, n_coef)
+        What to add to the covariance given the networks, for effects of the population.
     """
 
-    effects: tuple[Any, ...]
+    effects: tuple[DeepEffect, ...]
     score_difference: float
     score_se: float
     history: Sequence[Any] = ()
+    scores: tuple[tuple[float, float], ...] = ()
+    population: Matrix | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class UnitRows:
+    """One predictor's pieces for some rows.
+
+    Parameters
+    ----------
+    X : Matrix, (n_obs, n_coef)
+        Columns; zero for excluded terms.
+    offset : Vector, (n_obs,)
+    effects : dict of str to Vector
+        Label of a deep term -> its effect, (n_obs,).
+    """
+
+    X: Matrix
+    offset: Vector
+    effects: dict[str, Vector]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """One predictor: its design, its place among the coefficients, its networks.
+
+    Parameters
+    ----------
+    design : Design
+    columns : slice
+        Structured coefficients in the joint vector.
+    multipliers : dict of str to int
+        Label of a deep term -> place of its multiplier in the joint vector; without those in which
+        training found nothing, or that are held as they are.
+    effects : dict of str to DeepEffect
+    constant : float
+        The predictor of a parameter that is fixed; else 0.
+    """
+
+    design: Design
+    columns: slice
+    multipliers: dict[str, int]
+    effects: dict[str, DeepEffect]
+    constant: float
+
+    @property
+    def parameter(self) -> str:
+        """Name of the parameter."""
+        return self.design.parameter
+
+    @cached_property
+    def index(self) -> list[int]:
+        """Places of all coefficients, multipliers last."""
+        return [*range(self.columns.start, self.columns.stop), *self.multipliers.values()]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the coefficients in the order of `index`."""
+        return (*self.design.names, *self.multipliers)
+
+    @cached_property
+    def blocks(self) -> dict[str, tuple[ColumnBlock, slice]]:
+        """Label -> block with coefficients and its columns of X."""
+        placed, start = {}, 0
+        for block in self.design.columns:
+            placed[block.label] = (block, slice(start, start + block.n_coef))
+            start += block.n_coef
+        return placed
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of all terms with an effect: parametric ones, smooths, networks, offsets."""
+        deep = tuple(network.label for network in self.design.networks)
+        return (*self.design.slices, *deep, *(known.label for known in self.design.offsets))
+
+    @cached_property
+    def places(self) -> dict[str, list[int]]:
+        """Label of a term -> places of its coefficients in the joint vector."""
+        start = self.columns.start
+        found = {
+            label: list(range(start + index.start, start + index.stop))
+            for label, index in self.design.slices.items()
+        }
+        for network in self.design.networks:
+            multiplier = self.multipliers.get(network.label)
+            found[network.label] = [] if multiplier is None else [multiplier]
+        return found
+
+    def networks(self, excluded: frozenset[str]) -> list[NetworkBlock]:
+        """Network blocks that are not excluded and have an effect."""
+        return [
+            block
+            for block in self.design.networks
+            if block.label not in excluded and self.effects[block.label].multiplier != 0
+        ]
+
+    def needed(self, excluded: frozenset[str]) -> list[tuple[ColumnBlock, slice]]:
+        """Column blocks that the rows' predictors depend on."""
+        protected = {
+            int(j)
+            for network in self.networks(excluded)
+            for j in self.effects[network.label].protected
+        }
+        return [
+            (block, index)
+            for block, index in self.blocks.values()
+            if block.label not in excluded
+            and not (block.terms and excluded.issuperset(block.terms))
+            or protected.intersection(range(index.start, index.stop))
+        ]
+
+    def variables(self, excluded: frozenset[str]) -> list[str]:
+        """Columns of the table that the rows' predictors depend on."""
+        blocks = [block for block, _ in self.needed(excluded)]
+        known = [block for block in self.design.offsets if block.label not in excluded]
+        every = (*blocks, *known, *self.networks(excluded))
+        return list(dict.fromkeys(name for block in every for name in block.variables))
+
+    def rows(self, frame: Frame, excluded: frozenset[str] = frozenset()) -> UnitRows:
+        """Evaluate the predictor's pieces for the rows of a frame."""
+        X = np.zeros((frame.n_obs, self.design.n_coef))
+        for block, index in self.needed(excluded):
+            X[:, index] = block.evaluate(frame)
+        offset = np.full(frame.n_obs, self.constant)
+        for known in self.design.offsets:
+            if known.label not in excluded:
+                offset += known.evaluate(frame)
+        effects = {
+            block.label: self.effects[block.label].evaluate(block.evaluate(frame), X)
+            for block in self.networks(excluded)
+        }
+        for label, columns in self.design.slices.items():
+            if label in excluded:
+                X[:, columns] = 0.0
+        return UnitRows(X, offset, effects)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Coefficients and their covariance."""
+
+    coef: Vector
+    cov: Matrix = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictors:
+    """All predictors of a fitted model.
+
+    Parameters
+    ----------
+    family : Family
+    units : tuple of Predictor
+        In the order of the family's predictors.
+    estimate : Estimate
+    """
+
+    family: Family
+    units: tuple[Predictor, ...]
+    estimate: Estimate
+
+    @classmethod
+    def of(
+        cls,
+        family: Family,
+        designs: Mapping[str, Design],
+        estimate: Estimate,
+        effects: Sequence[DeepEffect],
+    ) -> Predictors:
+        """Place designs and networks in the joint coefficient vector.
+
+        A unit's coefficients are those of its design, then the multipliers of its networks.
+        """
+        units, start = [], 0
+        for u, parameter in enumerate(family.parameters):
+            design = designs[parameter.name]
+            own = {effect.label: effect for effect in effects if effect.unit == u}
+            columns = slice(start, start + design.n_coef)
+            multipliers = {
+                label: effect.position
+                for label, effect in own.items()
+                if effect.position is not None
+            }
+            start = columns.stop + len(multipliers)
+            constant = 0.0
+            if design.fixed is not None:
+                constant = float(parameter.link.forward(np.float64(design.fixed)))
+            units.append(Predictor(design, columns, multipliers, own, constant))
+        return cls(family, tuple(units), estimate)
+
+    @cached_property
+    def coef_index(self) -> pd.MultiIndex:
+        """(parameter, name) of each coefficient."""
+        pairs = [
+            pair
+            for unit in self.units
+            for pair in zip([unit.parameter] * len(unit.names), unit.names, strict=True)
+        ]
+        return pd.MultiIndex.from_tuples(pairs, names=["parameter", "name"])
+
+    def unit(self, parameter: str) -> int:
+        """Number of the predictor of a parameter.
+
+        Raises
+        ------
+        PredictionError
+            The family has no such parameter.
+        """
+        names = self.family.parameter_names
+        if parameter not in names:
+            raise PredictionError(
+                f"parameter {parameter!r} is not one of {listing(names)}"
+                f"{suggestion(str(parameter), names)}"
+            )
+        return names.index(parameter)
+
+    def excluded(self, exclude: str | Sequence[str | tuple[str, str]] | None) -> Labels:
+        """Terms by parameter and label, from labels (wherever they stand) or (parameter, label).
+
+        Raises
+        ------
+        PredictionError
+            A label is no term of the model.
+        """
+        given = [exclude] if isinstance(exclude, str) else list(exclude or ())
+        known = {(unit.parameter, label) for unit in self.units for label in unit.labels}
+        chosen: set[tuple[str, str]] = set()
+        for each in given:
+            wanted = each if isinstance(each, tuple) else (None, each)
+            found = {
+                (parameter, label)
+                for parameter, label in known
+                if same_label(label, wanted[1]) and wanted[0] in (None, parameter)
+            }
+            if not found:
+                labels = sorted({label for _, label in known})
+                raise PredictionError(
+                    f"exclude: {each!r} is not a term of the model{suggestion(wanted[1], labels)}; "
+                    f"its terms are {listing(labels)}."
+                )
+            chosen |= found
+        return frozenset(chosen)
+
+    def variables(self, excluded: Labels = frozenset()) -> list[str]:
+        """Columns that a table must have for a prediction."""
+        names = [
+            name for unit in self.units for name in unit.variables(_of(excluded, unit.parameter))
+        ]
+        return list(dict.fromkeys(names))
+
+    def eta(self, frame: Frame, excluded: Labels = frozenset()) -> Matrix:
+        """All predictors of the rows of a frame, (n_obs, U)."""
+        eta = np.empty((frame.n_obs, len(self.units)))
+        with one_blas_thread():
+            for rows, part in chunks(frame):
+                for u, unit in enumerate(self.units):
+                    pieces = unit.rows(part, _of(excluded, unit.parameter))
+                    eta[rows, u] = pieces.X @ self.estimate.coef[unit.columns] + pieces.offset
+                    for effect in pieces.effects.values():
+                        eta[rows, u] += effect
+        return eta
+
+    def eta_cov(self, frame: Frame, excluded: Labels = frozenset()) -> Matrix:
+        """Covariance of the predictors of each row, (n_obs, U, U)."""
+        n_units = len(self.units)
+        cov = np.zeros((frame.n_obs, n_units, n_units))
+        with one_blas_thread():
+            for rows, part in chunks(frame):
+                Z = [
+                    self.gradient(unit, unit.rows(part, _of(excluded, unit.parameter)))
+                    for unit in self.units
+                ]
+                for u, left in enumerate(self.units):
+                    for v, right in enumerate(self.units[u:], start=u):
+                        V = self.estimate.cov[np.ix_(left.index, right.index)]
+                        cov[rows, u, v] = np.einsum("ij,ij->i", Z[u] @ V, Z[v])
+                        cov[rows, v, u] = cov[rows, u, v]
+        return cov
+
+    def gradient(self, unit: Predictor, pieces: UnitRows) -> Matrix:
+        """Z = d eta / d coefficients of a predictor, (n_obs, len(unit.index))."""
+        networks = [
+            pieces.effects[label] / self.estimate.coef[place]
+            if label in pieces.effects
+            else np.zeros(len(pieces.X))
+            for label, place in unit.multipliers.items()
+        ]
+        return np.column_stack([pieces.X, *networks]) if networks else pieces.X
+
+
+def chunks(frame: Frame) -> Iterator[tuple[slice, Frame]]:
+    """Slices of the rows of a frame with these rows."""
+    if frame.n_obs <= CHUNK_ROWS:
+        yield slice(0, frame.n_obs), frame
+        return
+    for start in range(0, frame.n_obs, CHUNK_ROWS):
+        rows = slice(start, min(start + CHUNK_ROWS, frame.n_obs))
+        yield rows, frame.rows(rows)
+
+
+def same_label(label: str, given: str) -> bool:
+    """Whether a user's label means this one: blanks do not count."""
+    return label.replace(" ", "") == str(given).replace(" ", "")
+
+
+def _of(excluded: Labels, parameter: str) -> frozenset[str]:
+    return frozenset(label for name, label in excluded if name == parameter)
+
+
+def responses(newdata: object, text: str, levels: tuple[str, ...] | None) -> Vector:
+    """The response `text` of new rows, in the codes of its training `levels`, (n_obs,).
+
+    Raises
+    ------
+    PredictionError
+        The table lacks it, or it has a level that the training rows had not.
+    """
+    names = expression_variables(text)
+    absent = [name for name in names if name not in column_names(newdata)]
+    if absent:
+        raise PredictionError(
+            f"the new data have no column {absent[0]!r} of the response {text!r}; "
+            "give values with at=."
+        )
+    values = prediction_frame(newdata, list(names)).evaluate(text, names)
+    if levels is None:
+        return np.asarray(values, dtype=np.float64)
+    given = np.asarray(values).astype(str)
+    place = pd.Index(levels).get_indexer(pd.Index(given))
+    if (place < 0).any():
+        raise PredictionError(
+            f"the response {text!r} has the level {given[place < 0][0]!r}; "
+            f"the model's are {listing(levels)}."
+        )
+    return place.astype(np.float64)
+
+
+def dispersions(family: Family, eta: Matrix) -> Vector:
+    """Phi of each row, (n_obs,); 1 for a family without a dispersion."""
+    if family.dispersion is None:
+        return np.ones(len(eta))
+    theta = family.parameters_at(eta)[family.dispersion]
+    return np.asarray(family.dispersion_of(theta))  # type: ignore[arg-type]  # elementwise

@@ -1,0 +1,115 @@
+"""Residuals of a fitted model (METHODS 11).
+
+    quantile   r_i = Phi^-1(F(y_i)); for a discrete response F is replaced by a uniform draw between
+               F(y_i - 1) and F(y_i). Standard normal when the model is right, whatever the family
+    response   y_i - E(y_i)
+    pearson    (y_i - E(y_i)) / sd(y_i)
+    deviance   sign(y_i - E(y_i)) sqrt(d(y_i, E(y_i)) / phi_i)
+
+Pearson and deviance residuals are divided by the dispersion, unlike R's, so that all but the response
+residuals have a variance near one.
+
+References: Dunn & Smyth (1996), doi:10.1080/10618600.1996.10474708; van Buuren & Fredriks (2001),
+doi:10.1002/sim.746 (worm plot); McCullagh & Nelder (1989), section 2.4.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.special
+import scipy.stats
+
+from deepregress.errors import PredictionError, listing, suggestion
+from deepregress.families.base import Family
+from deepregress.linalg import Matrix, Vector
+from deepregress.prediction import dispersions
+
+KINDS = ("quantile", "response", "pearson", "deviance")
+UPPER_TAIL = 1.0 - 1e-10
+"""Above it F(y) has lost the digits of 1 - F(y): the upper tail is then taken from the density."""
+
+
+def residuals(family: Family, y: Vector, eta: Matrix, kind: str, *, seed: int) -> Vector:
+    """Residuals of the rows, (n_obs,).
+
+    Parameters
+    ----------
+    family : Family
+    y : Vector, (n_obs,)
+    eta : Matrix, (n_obs, U)
+    kind : {"quantile", "response", "pearson", "deviance"}
+    seed : int
+        Of the draws for a discrete response.
+
+    Raises
+    ------
+    PredictionError
+        The kind is unknown.
+    """
+    if kind not in KINDS:
+        raise PredictionError(
+            f"residuals(kind={kind!r}): kinds are {listing(KINDS)}{suggestion(str(kind), KINDS)}"
+        )
+    if kind == "quantile":
+        return quantile_residuals(family, y, eta, seed=seed)
+    mean = family.mean(eta)
+    if kind == "response":
+        return y - mean
+    if kind == "pearson":
+        return np.asarray((y - mean) / np.sqrt(family.variance(eta)))
+    return np.asarray(
+        np.sign(y - mean) * np.sqrt(family.unit_deviance(y, mean) / dispersions(family, eta))
+    )
+
+
+def quantile_residuals(family: Family, y: Vector, eta: Matrix, *, seed: int) -> Vector:
+    """Quantile residuals, randomised for a discrete response; (n_obs,)."""
+    upper = family.cdf(y, eta)
+    if not family.discrete:
+        z = scipy.special.ndtri(upper)
+        return _tail(z, upper, log_survival(family, y, eta))
+    lower = family.cdf(y - 1.0, eta)
+    share = np.random.default_rng(seed).uniform(size=len(y))
+    z = scipy.special.ndtri(lower + share * (upper - lower))
+    return _tail(z, lower, family.logpdf(y, eta) + np.log(share))
+
+
+def _tail(z: Vector, probability: Vector, log_upper: Vector) -> Vector:
+    """Scores z, in the far upper tail from the logarithm of the upper probability."""
+    far = probability > UPPER_TAIL
+    z = z.copy()
+    z[far] = -scipy.special.ndtri_exp(log_upper[far])
+    return z
+
+
+def log_survival(family: Family, y: Vector, eta: Matrix) -> Vector:
+    """log(1 - F(y)); where it is lost to rounding, by f(y)^2 / -f'(y), exact for exponential tails.
+
+    The density is log-concave there for all families in use, so log(1 - F) is log f minus the log of
+    the local rate -d log f / dy to leading order.
+    """
+    survival = 1.0 - family.cdf(y, eta)
+    lost = survival < 1.0 - UPPER_TAIL
+    log_survival = np.log(np.where(lost, 1.0, survival))
+    if lost.any():
+        own, at = y[lost], eta[lost]
+        step = np.cbrt(np.finfo(float).eps) * np.maximum(1.0, np.abs(own))
+        rate = (family.logpdf(own - step, at) - family.logpdf(own + step, at)) / (2.0 * step)
+        log_survival[lost] = family.logpdf(own, at) - np.log(rate)
+    return np.asarray(log_survival)
+
+
+def normal_scores(n: int) -> Vector:
+    """Expected positions of n ordered standard normal draws (Blom), (n,)."""
+    return np.asarray(scipy.special.ndtri((np.arange(1, n + 1) - 0.375) / (n + 0.25)))
+
+
+def order_band(n: int, level: float) -> tuple[Vector, Vector]:
+    """Pointwise bounds of n ordered standard normal draws, from Beta(i, n + 1 - i); each (n,)."""
+    i = np.arange(1, n + 1)
+    tail = (1.0 - level) / 2.0
+    beta = scipy.stats.beta(i, n + 1 - i)
+    return (
+        np.asarray(scipy.special.ndtri(beta.ppf(tail))),
+        np.asarray(scipy.special.ndtri(beta.ppf(1.0 - tail))),
+    )
