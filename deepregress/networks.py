@@ -258,7 +258,7 @@ def _forgets_arguments(cls: type[keras.Model]) -> bool:
 
 def _arguments(cls: type[keras.Model]) -> set[str]:
     """Names that the constructor takes; a `**rest` takes the base class's."""
-    named = set()
+    named: set[str] = set()
     for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]:
         if parameter.kind is parameter.VAR_KEYWORD:
             named |= BASE_ARGUMENTS

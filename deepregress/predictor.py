@@ -249,7 +249,7 @@ class DeepEffect:
         D = evaluate(self.architecture, self.members, self.architecture.arrange(inputs))
         # one row at a time or all at once: a sum over columns in a fixed order, unlike X @ C
         shared = np.einsum("ij,jm->mi", X[:, self.protected], self.projection)
-        return self.multiplier * (D - shared)
+        return np.asarray(self.multiplier * (D - shared))
 
     def evaluate(self, inputs: Sequence[Array], X: Matrix) -> Vector:
         """The effect of each row, (n_obs,): a function of the row alone.

@@ -28,8 +28,9 @@ import numpy as np
 
 from deepregress.architecture import Architecture
 from deepregress.errors import FitError
+from deepregress.families.base import upper_pairs
 from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
-from deepregress.objective import Objective, UnitPenalty, positive_part, upper_pairs
+from deepregress.objective import Objective, UnitPenalty, positive_part
 from deepregress.orthogonal import projection
 from deepregress.predictor import DeepEffect, Members, evaluate
 from deepregress.solvers.base import (
@@ -139,7 +140,8 @@ def _solve(
     crossfit = _crossfit(training, networks, objective.n_obs)
     folds = _folds(objective.response.weights, training, crossfit=crossfit, seed=seed)
     base = structured(objective)
-    eta, history = objective.eta(base.coef), ()
+    eta = objective.eta(base.coef)
+    history: tuple[Epoch, ...] = ()
     for round_number in range(1, _rounds(objective, parts) + 1):
         trained = trainer(
             objective,
@@ -286,7 +288,8 @@ class _Deep:
             ridge = UnitPenalty(part.label, slice(0, 1), np.eye(1), rank=1)
             q = self.columns[:, [j]] / scale[j]
             extended = extended.with_columns(part.unit, q, [ridge])
-        positions, taken = {}, {}
+        positions: dict[int, int] = {}
+        taken: dict[int, int] = {}
         for j in kept:
             unit = self.parts[j].unit
             place = self.objective.units[unit].n_coef + taken.get(unit, 0)

@@ -442,7 +442,7 @@ def capacity(n: int) -> int:
     """The least length of the form (4, 5, 6, 7) 2^k, at least SMALLEST_CAPACITY, that holds n."""
     if n <= SMALLEST_CAPACITY:
         return SMALLEST_CAPACITY
-    unit = 2 ** ((n - 1).bit_length() - 3)
+    unit = 1 << ((n - 1).bit_length() - 3)
     return -(-n // unit) * unit
 
 
