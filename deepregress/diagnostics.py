@@ -6,8 +6,8 @@
     pearson    (y_i - E(y_i)) / sd(y_i)
     deviance   sign(y_i - E(y_i)) sqrt(d(y_i, E(y_i)) / phi_i)
 
-Pearson and deviance residuals are divided by the dispersion, unlike R's, so that all but the response
-residuals have a variance near one.
+Pearson and deviance residuals are divided by the dispersion, unlike R's, so that all but the
+response residuals have a variance near one.
 
 References: Dunn & Smyth (1996), doi:10.1080/10618600.1996.10474708; van Buuren & Fredriks (2001),
 doi:10.1002/sim.746 (worm plot); McCullagh & Nelder (1989), section 2.4.
@@ -15,10 +15,13 @@ doi:10.1002/sim.746 (worm plot); McCullagh & Nelder (1989), section 2.4.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import scipy.special
 import scipy.stats
 
+from deepregress.data import Response
 from deepregress.errors import PredictionError, listing, suggestion
 from deepregress.families.base import Family
 from deepregress.linalg import Matrix, Vector
@@ -27,6 +30,49 @@ from deepregress.prediction import dispersions
 KINDS = ("quantile", "response", "pearson", "deviance")
 UPPER_TAIL = 1.0 - 1e-10
 """Above it F(y) has lost the digits of 1 - F(y): the upper tail is then taken from the density."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checks:
+    """What the four diagnostic pictures show.
+
+    Parameters
+    ----------
+    residuals : Vector, (n_obs,)
+        Quantile residuals.
+    scores, lower, upper : Vector, (n_obs,)
+        Normal scores of the ordered residuals and their pointwise bounds.
+    fitted, response : Vector, (n_obs,)
+    binary : bool
+        Whether the response is 0 or 1.
+    labels : tuple of str
+        Names of fitted values and response.
+    """
+
+    residuals: Vector
+    scores: Vector
+    lower: Vector
+    upper: Vector
+    fitted: Vector
+    response: Vector
+    binary: bool
+    labels: tuple[str, str]
+
+    @classmethod
+    def of(cls, family: Family, response: Response, eta: Matrix, *, seed: int) -> Checks:
+        """Residuals of the training rows against what they should be."""
+        y = response.lower
+        lower, upper = order_band(len(y), 0.95)
+        return cls(
+            residuals=quantile_residuals(family, y, eta, seed=seed),
+            scores=normal_scores(len(y)),
+            lower=lower,
+            upper=upper,
+            fitted=family.mean(eta),
+            response=y,
+            binary=family.takes_levels,
+            labels=("fitted mean", response.label),
+        )
 
 
 def residuals(family: Family, y: Vector, eta: Matrix, kind: str, *, seed: int) -> Vector:
@@ -83,10 +129,10 @@ def _tail(z: Vector, probability: Vector, log_upper: Vector) -> Vector:
 
 
 def log_survival(family: Family, y: Vector, eta: Matrix) -> Vector:
-    """log(1 - F(y)); where it is lost to rounding, by f(y)^2 / -f'(y), exact for exponential tails.
+    """log(1 - F(y)), (n_obs,).
 
-    The density is log-concave there for all families in use, so log(1 - F) is log f minus the log of
-    the local rate -d log f / dy to leading order.
+    Where it is lost to rounding: log f(y) minus the log of the local rate -d log f / dy, which is
+    exact for exponential tails and the leading order of Mills' ratio for others.
     """
     survival = 1.0 - family.cdf(y, eta)
     lost = survival < 1.0 - UPPER_TAIL

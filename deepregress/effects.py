@@ -4,12 +4,12 @@
 
 Smooths are centred by their constraint (z0 = 0), except with a numeric `by`; linear terms with a
 numeric variable are centred at the mean of the training rows (z0 = their mean), factors show the
-difference from the reference level (z0 = 0). The constants go to the intercept, so that the effects of
-a predictor and its constant add up to it. Simultaneous bands replace the normal quantile by that of
-max over the grid of |f*(x) - f(x)| / se(f(x)), f* drawn from N(b, V).
+difference from the reference level (z0 = 0). The constants go to the intercept, so that the effects
+of a predictor and its constant add up to it. Simultaneous bands replace the normal quantile by that
+of max over the grid of |f*(x) - f(x)| / se(f(x)), f* drawn from N(b, V).
 
-References: Marra & Wood (2012), doi:10.1111/j.1467-9469.2011.00760.x; Ruppert, Wand & Carroll (2003),
-Semiparametric Regression, section 6.5 (simultaneous bands).
+References: Marra & Wood (2012), doi:10.1111/j.1467-9469.2011.00760.x; Ruppert, Wand & Carroll
+(2003), Semiparametric Regression, section 6.5 (simultaneous bands).
 """
 
 from __future__ import annotations
@@ -423,13 +423,13 @@ def _terms(
             if label in known:
                 values[label][rows] = known[label].evaluate(part)
                 continue
-            index = unit.places.get(label, [])
-            own = Z[:, [unit.index.index(j) for j in index]]
+            places = unit.places.get(label, [])
+            own = Z[:, [unit.index.index(j) for j in places]]
             if label == INTERCEPT:
-                own, index = _constants(unit, constant, part.n_obs, label in labels)
+                own, places = _constants(unit, constant, part.n_obs, label in labels)
                 values[label][rows] = unit.constant
-            values[label][rows] += own @ coef[index]
-            variances[label][rows] = row_variance(own, cov[np.ix_(index, index)])
+            values[label][rows] += own @ coef[places]
+            variances[label][rows] = row_variance(own, cov[np.ix_(places, places)])
     for label in values:
         yield label, values[label], np.sqrt(variances[label])
 

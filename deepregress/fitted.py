@@ -1,14 +1,14 @@
 """The fitted model: what a user holds after `fit` (DESIGN section 1).
 
-`FittedModel` is immutable. What it was made of are its fields; everything else is computed when it is
-first asked for. Tables are indexed by (parameter, name) or (parameter, term).
+`FittedModel` is immutable. What it was made of are its fields; everything else is computed when it
+is first asked for. Tables are indexed by (parameter, name) or (parameter, term).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepregress import codec, diagnostics, effects, plotting, quantities, summary
+from deepregress import diagnostics, effects, plotting, quantities, saved, summary
 from deepregress.data import Frame, Response, prediction_frame
 from deepregress.design import Design
 from deepregress.effects import Profile
 from deepregress.errors import PredictionError
 from deepregress.families.base import Family
-from deepregress.families.base import family as family_of
 from deepregress.inference import Inference
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.prediction import Deep, Estimate, Labels, Predictors, responses
@@ -83,8 +82,6 @@ class FittedModel:
     profile: Profile | None = field(default=None, repr=False)
     goodness: Goodness | None = field(default=None, repr=False)
 
-    # -- estimates ---------------------------------------------------------------------------------
-
     @cached_property
     def coef(self) -> pd.Series:
         """Coefficients by (parameter, name); a deep term has one, the multiplier of its effect."""
@@ -99,7 +96,7 @@ class FittedModel:
 
     @cached_property
     def cov_population(self) -> pd.DataFrame:
-        """The covariance with the networks' share: for effects of the population, not of these rows.
+        """Covariance with the networks' share: for effects in the population, not in these rows.
 
         Structured effects take up what they share with the networks in the training rows; in the
         population that share differs (METHODS 5). Equal to `cov` without networks.
@@ -173,8 +170,6 @@ class FittedModel:
         """Epochs of training where there are networks, else iterations of the structured solver."""
         steps: Sequence[Any] = self.solution.trace if self.deep is None else self.deep.history
         return pd.DataFrame([dataclasses.asdict(step) for step in steps])
-
-    # -- tables and pictures -----------------------------------------------------------------------
 
     def summary(self) -> Summary:
         """Tables of coefficients, smooths and networks; prints as R's summary.gam."""
@@ -277,21 +272,8 @@ class FittedModel:
             Of the randomised residuals of a discrete response.
         """
         _, response = self._training()
-        r = self.residuals(seed=seed)
-        lower, upper = diagnostics.order_band(len(r), 0.95)
-        checks = plotting.Checks(
-            residuals=r,
-            scores=diagnostics.normal_scores(len(r)),
-            lower=lower,
-            upper=upper,
-            fitted=self.family.mean(self._training_eta),
-            response=response.lower,
-            binary=self.family.takes_levels,
-            labels=("fitted mean", response.label),
-        )
+        checks = diagnostics.Checks.of(self.family, response, self._training_eta, seed=seed)
         return plotting.checks_figure(checks)
-
-    # -- prediction --------------------------------------------------------------------------------
 
     def predict(
         self,
@@ -332,8 +314,8 @@ class FittedModel:
         -------
         array or DataFrame
             (n_obs,), or (n_obs, m) with several values in `at`; a table by parameter for "params",
-            "linear" and "terms", by level for "prob"; columns estimate, se, lower, upper with `se` or
-            `interval`.
+            "linear" and "terms", by level for "prob"; columns estimate, se, lower, upper with
+            `se` or `interval`.
 
         Raises
         ------
@@ -399,14 +381,12 @@ class FittedModel:
     def log_score(self, newdata: Any = None) -> float:
         """Mean log density of the responses, natural log; larger is better.
 
-        Of the training rows (weighted as in the fit) by default: choose between models with new rows.
+        Of the training rows (weighted as in the fit) by default; compare models by new rows.
         """
         frame = self._rows(newdata, frozenset())
         eta = self._eta(newdata, frame, frozenset())
         weights = self._training()[1].weights if newdata is None else None
         return float(np.average(self.family.logpdf(self._responses(newdata), eta), weights=weights))
-
-    # -- files -------------------------------------------------------------------------------------
 
     def save(self, path: str | Path, *, data: bool = True) -> None:
         """Write the model to a file; `load` gives the same predictions bit for bit.
@@ -423,24 +403,9 @@ class FittedModel:
         PredictionError
             A link is a bijector of your own, which has no name to be saved by.
         """
-        links = {p.name: p.link.name for p in self.family.parameters}
-        custom = [name for name, link in links.items() if link == "custom"]
-        if custom:
-            raise PredictionError(
-                f"cannot save: the link of {custom[0]!r} is a bijector without a name."
-            )
-        settings = dict(self.settings)
-        if "training" in settings:
-            settings["training"] = replace(settings["training"], callbacks=())
         content = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        content |= {"family": (self.family.name, links), "settings": settings}
         content |= {"profile": self._profile, "goodness": self._goodness}
-        if not data:
-            content |= {"frame": None, "response": None}
-        tree, arrays = codec.encode(content)
-        codec.write(path, tree, arrays=arrays)
-
-    # -- inside ------------------------------------------------------------------------------------
+        saved.write(path, content if data else {**content, "frame": None, "response": None})
 
     @cached_property
     def _predictors(self) -> Predictors:
@@ -511,10 +476,7 @@ def load(path: str | Path) -> FittedModel:
     DataError
         The file is not one of ours, or of a later version.
     """
-    archive = codec.read(path)
-    content = codec.decode(archive.tree, archive.arrays)
-    name, links = content["family"]
-    return FittedModel(**{**content, "family": family_of(name, links)})
+    return FittedModel(**saved.read(path))
 
 
 def _by_term(rows: Mapping[tuple[str, str], float], name: str) -> pd.Series:

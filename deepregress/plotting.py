@@ -1,11 +1,11 @@
 """Pictures of a fitted model: its effects on one page, and four checks of its residuals.
 
-A panel shows the effect of one term on its predictor: a curve with its band, the data as a rug and, for
-the first parameter of a continuous response, partial residuals; levels of factors as points with
-intervals; a surface as contours; a deep term of many variables as the histogram of its effect.
+A panel shows the effect of one term on its predictor: a curve with its band, the data as a rug and,
+for the first parameter of a continuous response, partial residuals; levels of factors as points
+with intervals; a surface as contours; a deep term of many variables as the histogram of its effect.
 
-Figures are plain `matplotlib.figure.Figure` objects: a notebook shows them, `savefig` writes them, no
-display or global state is needed.
+Figures are plain `matplotlib.figure.Figure` objects: a notebook shows them, `savefig` writes them,
+and no display or global state is needed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from deepregress.data import Frame, Response
+from deepregress.diagnostics import Checks
 from deepregress.effects import (
     Place,
     Profile,
@@ -248,7 +249,8 @@ def _surface(ax: Axes, panel: Panel) -> None:
     filled = ax.contourf(
         wide.columns, wide.index, wide.to_numpy(), cmap="RdBu_r", vmin=-size, vmax=size, levels=14
     )
-    lines = ax.contour(filled, levels=filled.levels[::2], colors="0.25", linewidths=0.4)
+    every_second = np.asarray(filled.levels)[::2]
+    lines = ax.contour(filled, levels=every_second, colors="0.25", linewidths=0.4)
     ax.clabel(lines, fontsize=6)
     some = thinned(len(panel.rug[x_name]))
     x, y = panel.rug[x_name][some], panel.rug[y_name][some]
@@ -287,35 +289,8 @@ def thinned(n: int) -> Array:
     return np.unique(np.linspace(0, n - 1, min(n, MOST_POINTS)).astype(int)) if n else np.arange(0)
 
 
-@dataclass(frozen=True, eq=False)
-class Checks:
-    """What the four diagnostic pictures show.
-
-    Parameters
-    ----------
-    residuals : Vector, (n_obs,)
-        Quantile residuals.
-    scores, lower, upper : Vector, (n_obs,)
-        Normal scores of the ordered residuals and their pointwise bounds.
-    fitted, response : Vector, (n_obs,)
-    binary : bool
-        Whether the response is 0 or 1.
-    labels : tuple of str
-        Names of fitted values and response.
-    """
-
-    residuals: Vector
-    scores: Vector
-    lower: Vector
-    upper: Vector
-    fitted: Vector
-    response: Vector
-    binary: bool
-    labels: tuple[str, str]
-
-
 def checks_figure(checks: Checks) -> Figure:
-    """Detrended and plain QQ plots would repeat each other: QQ, against fitted, histogram, response."""
+    """QQ plot, residuals against fitted, histogram of residuals, response against fitted."""
     figure = Figure(figsize=(9.0, 7.0), layout="constrained", dpi=120)
     pictures: tuple[tuple[str, Callable[[Axes, Checks], None]], ...] = (
         ("Quantile residuals: normal QQ", _qq),

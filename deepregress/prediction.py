@@ -1,11 +1,11 @@
 """The predictors of a fitted model: eta and its covariance for any rows (DESIGN 2, the waist).
 
     eta_u = offset_u + X_u b_u + sum of deep effects d_u                   (n_obs, U)
-    Cov(eta_iu, eta_iv) = z_iu' V_uv z_iv,   z_iu = (x_iu, d_iu / c_u)     c: the networks' multipliers
+    Cov(eta_iu, eta_iv) = z_iu' V_uv z_iv,   z_iu = (x_iu, d_iu / c_u)     c: networks' multipliers
 
 V is the Bayesian covariance (METHODS 4), conditional on the networks' weights. An excluded term's
-columns are zero in X and Z, as in mgcv. A row's predictors depend on that row alone; rows are read in
-chunks, so memory beyond the result does not grow with them.
+columns are zero in X and Z, as in mgcv. A row's predictors depend on that row alone; rows are read
+in chunks, so memory beyond the result does not grow with them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from deepregress.families.base import Family
 from deepregress.formula import expression_variables
 from deepregress.linalg import Matrix, Vector, one_blas_thread
 from deepregress.predictor import DeepEffect
-from deepregress.terms.base import ColumnBlock, NetworkBlock
+from deepregress.terms.base import Block, ColumnBlock, NetworkBlock
 
 Labels = frozenset[tuple[str, str]]
 """Terms, each by its parameter and label."""
@@ -170,7 +170,7 @@ class Predictor:
         """Columns of the table that the rows' predictors depend on."""
         blocks = [block for block, _ in self.needed(excluded)]
         known = [block for block in self.design.offsets if block.label not in excluded]
-        every = (*blocks, *known, *self.networks(excluded))
+        every: tuple[Block, ...] = (*blocks, *known, *self.networks(excluded))
         return list(dict.fromkeys(name for block in every for name in block.variables))
 
     def rows(self, frame: Frame, excluded: frozenset[str] = frozenset()) -> UnitRows:

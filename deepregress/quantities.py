@@ -1,12 +1,12 @@
 """Quantities of the predicted response distribution: what `predict` can be asked for.
 
-    mean, variance, median, quantile(p), cdf(y), pdf(y), logpdf(y), prob(level)    of f(y; theta(eta))
+    mean, variance, median, quantile(p), cdf(y), pdf(y), logpdf(y), prob(level)  of f(y; theta(eta))
     params    theta = h(eta)                linear    eta                terms    its summands
 
-Standard errors come from Cov(eta) by the delta method. Confidence limits of a parameter, and of a mean
-that depends on one predictor, are those of the predictor carried through the link; of any other mean
-they are symmetric. They are limits for the estimate, not prediction intervals: for these ask for
-quantiles.
+Standard errors come from Cov(eta) by the delta method. Confidence limits of a parameter, and of a
+mean that depends on one predictor, are those of the predictor carried through the link; of any
+other mean they are symmetric. They are limits for the estimate, not prediction intervals: for these
+ask for quantiles.
 
 References: Oehlert (1992), doi:10.2307/2684406 (delta method).
 """
@@ -108,7 +108,7 @@ def at_values(family: Family, which: str, eta: Matrix, at: Array) -> Array:
     n = len(eta)
     if values.ndim > 2 or (values.ndim == 2 and len(values) != n):
         raise PredictionError(
-            f"at has shape {values.shape}; give a number, (m,) values or ({n}, m) values of the rows."
+            f"at has shape {values.shape}; give a number, (m,) values, or ({n}, m) of the rows."
         )
     function = _at_functions(family)[which]
     columns = np.broadcast_to(
@@ -168,7 +168,7 @@ def level_probabilities(
 
 @dataclass(frozen=True)
 class Error:
-    """Which uncertainty of an estimate is wanted: its standard error, limits of a level, or neither."""
+    """Which uncertainty of an estimate is wanted: standard error, limits of a level, or neither."""
 
     se: bool
     interval: float | None
@@ -215,7 +215,7 @@ class Answer:
     error: Error
 
     def of(self, which: str, unit: int | None) -> Vector | pd.DataFrame:
-        """Mean, median, variance of each row, or its parameters or predictors (all, or one unit's)."""
+        """Mean, median, variance of each row; its parameters or predictors, all or one unit's."""
         if which not in BY_PARAMETER:
             return self._shown(lambda eta: rowwise(self.family, which, eta))
         chosen = range(len(self.family.parameters)) if unit is None else (unit,)

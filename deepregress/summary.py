@@ -1,10 +1,10 @@
 """Tables of a fitted model, printed as R's `summary.gam` prints them (METHODS 4).
 
-    parametric coefficients   estimate, standard error (Bayesian covariance), z, or t with the residual
-                              degrees of freedom where a constant dispersion is estimated
+    parametric coefficients   estimate, standard error (Bayesian covariance), z, or t with the
+                              residual degrees of freedom where a constant dispersion is estimated
     smooth terms              edf, Ref.df, Chi.sq or F and p-value of `inference.smooth_test`
     deep terms                multiplier, sd of the effect, cross-fitted score difference
-    deviance explained        1 - D / D0,  D = sum_i w_i d(y_i, mean_i) / phi_i, D0 at the constant mean
+    deviance explained        1 - D / D0,  D = sum_i w_i d(y_i, mean_i) / phi_i, D0 with one mean
 
 A constant dispersion is not tested: R prints it as "Scale est.".
 """
@@ -232,7 +232,7 @@ def anova_table(model: Fit, weight: float) -> pd.DataFrame:
 
 
 def deep_table(model: Fit, deep: Deep | None, sd: Mapping[tuple[str, str], float]) -> pd.DataFrame:
-    """Networks: multiplier, sd of the effect, cross-fitted score difference, by (parameter, term)."""
+    """Networks: multiplier, sd of the effect, score difference, by (parameter, term)."""
     rows, index = [], []
     for effect, (difference, se) in zip(
         *((deep.effects, deep.scores) if deep else ((), ())), strict=True
@@ -256,20 +256,16 @@ def summarise(
     model: Fit, goodness: Goodness, deep: Deep | None, formula: Mapping[str, str]
 ) -> Summary:
     """All tables of a fitted model."""
-    statistics = {
-        "residual_df": model.test_df(goodness.weight),
-        "score_difference": None if deep is None else deep.score_difference,
-        "score_se": None if deep is None else deep.score_se,
-        "weight": goodness.weight,
-        "deviance_explained": goodness.deviance_explained,
-        "r_squared": goodness.r_squared,
-        "reml": model.solution.reml,
-        "scale": model.scale,
-        "n_obs": float(goodness.n_obs),
-        "loglik": model.solution.loglik,
-        "edf_total": model.edf_total,
-        "aic": model.aic,
-    }
+    statistics = Statistics(
+        residual_df=model.test_df(goodness.weight),
+        score=None if deep is None else (deep.score_difference, deep.score_se),
+        reml=model.solution.reml,
+        scale=model.scale,
+        loglik=model.solution.loglik,
+        edf_total=model.edf_total,
+        aic=model.aic,
+        goodness=goodness,
+    )
     family = model.predictors.family
     return Summary(
         family=family.name,
@@ -280,6 +276,32 @@ def summarise(
         deep=deep_table(model, deep, goodness.effect_sd),
         statistics=statistics,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What is printed below the tables.
+
+    Parameters
+    ----------
+    residual_df : float or None
+        Of t and F tests, where a constant dispersion is estimated.
+    score : pair or None
+        Cross-fitted difference in log score made by the networks, and its standard error.
+    reml, loglik, edf_total, aic : float
+    scale : float or None
+        Constant dispersion.
+    goodness : Goodness
+    """
+
+    residual_df: float | None
+    score: tuple[float, float] | None
+    reml: float
+    scale: float | None
+    loglik: float
+    edf_total: float
+    aic: float
+    goodness: Goodness
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,8 +321,7 @@ class Summary:
         edf, ref_df, statistic, p_value by (parameter, term).
     deep : DataFrame
         multiplier, effect_sd, score_difference, score_se by (parameter, term).
-    statistics : mapping
-        Names of tests and what is printed below the tables.
+    statistics : Statistics
     """
 
     family: str
@@ -309,12 +330,12 @@ class Summary:
     parametric: pd.DataFrame = field(repr=False)
     smooth: pd.DataFrame = field(repr=False)
     deep: pd.DataFrame = field(repr=False)
-    statistics: Mapping[str, float | None] = field(repr=False)
+    statistics: Statistics = field(repr=False)
 
     @property
     def test_names(self) -> tuple[str, str]:
         """Names of the statistics of coefficients and of smooths."""
-        return ("z", "Chi.sq") if self.statistics["residual_df"] is None else ("t", "F")
+        return ("z", "Chi.sq") if self.statistics.residual_df is None else ("t", "F")
 
     def __str__(self) -> str:
         """Return the text that R would print."""
@@ -370,30 +391,30 @@ class Summary:
         return [f"--- {parameter} ---", *lines] if lines and len(self.formulas) > 1 else lines
 
     def _foot(self) -> list[str]:
-        s = self.statistics
+        s, fit = self.statistics, self.statistics.goodness
         lines = []
-        if s["score_difference"] is not None:
+        if s.score is not None:
+            difference, se = s.score
             lines += [
-                f"Log score with minus without networks: {s['score_difference']:.4g} "
-                f"(se {s['score_se']:.2g}), {s['score_difference'] / s['weight']:.3g} per row; "
-                "standard errors are given the networks"
+                f"Log score with minus without networks: {difference:.4g} (se {se:.2g}), "
+                f"{difference / fit.weight:.3g} per row; standard errors are given the networks"
             ]
-        explained = f"Deviance explained = {100 * s['deviance_explained']:.3g}%"
-        if s["r_squared"] is not None:
-            explained = f"R-sq.(adj) = {s['r_squared']:.3g}   {explained}"
-        scale = "" if s["scale"] is None else f"  Scale est. = {s['scale']:.5g}"
+        explained = f"Deviance explained = {100 * fit.deviance_explained:.3g}%"
+        if fit.r_squared is not None:
+            explained = f"R-sq.(adj) = {fit.r_squared:.3g}   {explained}"
+        scale = "" if s.scale is None else f"  Scale est. = {s.scale:.5g}"
         return [
             *lines,
             explained,
-            f"-REML = {s['reml']:.5g}{scale}  n = {s['n_obs']:.0f}",
-            f"logLik = {s['loglik']:.6g} (edf = {s['edf_total']:.4g})  AIC = {s['aic']:.6g}",
+            f"-REML = {s.reml:.5g}{scale}  n = {fit.n_obs}",
+            f"logLik = {s.loglik:.6g} (edf = {s.edf_total:.4g})  AIC = {s.aic:.6g}",
         ]
 
 
 def _rows_of(table: pd.DataFrame, parameter: str) -> pd.DataFrame:
     if parameter not in table.index.get_level_values(0):
         return table.iloc[:0]
-    return table.xs(parameter, level=0)
+    return table.loc[[parameter]].droplevel(0)
 
 
 def _named(table: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
