@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deepregress.errors import DeepRegressWarning as DeepRegressWarning
     from deepregress.families import Family as Family
     from deepregress.fitted import FittedModel as FittedModel
+    from deepregress.fitted import load as load
     from deepregress.model import fit as fit
     from deepregress.solvers.base import Training as Training
 
@@ -41,6 +42,7 @@ _HOME = {
     "errors": "deepregress.errors",
     "families": "deepregress.families",
     "fit": "deepregress.model",
+    "load": "deepregress.fitted",
     "networks": "deepregress.networks",
 }
 
