@@ -43,6 +43,14 @@ from deepregress.linalg import Array, Matrix, Vector
 
 Column = Array | pd.Categorical
 Rows = slice | Array
+# Reads a left side that is no expression: frame and text -> lower, upper, entry.
+ResponseReader = Callable[["Frame", str], tuple[Matrix, Matrix, Vector | None]]
+_READERS: dict[str, ResponseReader] = {}
+
+
+def register_response(name: str, reader: ResponseReader) -> None:
+    """Make a call on the left side of formulas known, such as `Surv(time, event)`."""
+    _READERS[name] = reader
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,15 +211,16 @@ def training_set(
     """
     if na not in ("drop", "raise"):
         raise DataError(f"na must be 'drop' or 'raise', got {na!r}.")
-    _check_known(data, {**needs, "the response": response_variables})
+    by_name = (weights,) if isinstance(weights, str) else ()
+    _check_known(data, {**needs, "the response": response_variables, "weights": by_name})
     names = [*response_variables, *(name for part in needs.values() for name in part)]
-    frame = Frame.read(data, [*names, weights] if isinstance(weights, str) else names)
+    frame = Frame.read(data, [*names, *by_name])
     if frame.n_obs == 0:
         raise DataError("the data have no rows.")
     weight = _weights(frame, weights)
     for name in frame.columns:
         _check_finite(frame, name, DataError)
-    keep = _complete(frame, weight, na) & _positive(weight)
+    keep = _complete(frame, weight, na, named=bool(by_name)) & _positive(weight)
     if not keep.all():
         frame, weight = frame.rows(keep), weight[keep]
     frame = _drop_unused_levels(frame)
@@ -257,10 +266,8 @@ def column_names(data: object) -> tuple[str, ...]:
     """
     if isinstance(data, Frame):
         return tuple(data.columns)
-    if isinstance(data, Mapping):
+    if isinstance(data, Mapping | pd.DataFrame):
         return tuple(name for name in data if isinstance(name, str))
-    if isinstance(data, pd.DataFrame):
-        return tuple(name for name in data.columns if isinstance(name, str))
     return tuple(_narwhals(data).columns)
 
 
@@ -288,9 +295,7 @@ def _reader(data: object) -> Callable[[str], object]:
     """Return the function name -> column of a table."""
     if isinstance(data, Frame):
         return data.columns.__getitem__
-    if isinstance(data, Mapping):
-        return data.__getitem__
-    if isinstance(data, pd.DataFrame):
+    if isinstance(data, Mapping | pd.DataFrame):
         return data.__getitem__
     table = _narwhals(data)
     return lambda name: _from_series(table[name])
@@ -298,10 +303,12 @@ def _reader(data: object) -> Callable[[str], object]:
 
 def _from_series(series: nw.Series[Any]) -> object:
     """Return a column of a table other than pandas as an array or a categorical."""
-    if isinstance(series.dtype, (nw.Categorical, nw.Enum)):
+    ordered = isinstance(series.dtype, nw.Enum) or series.implementation.is_pyarrow()
+    if isinstance(series.dtype, (nw.Categorical, nw.Enum)) and ordered:
         levels = series.cat.get_categories().to_list()
         return pd.Categorical(series.to_list(), categories=levels)
-    if isinstance(series.dtype, nw.String):
+    # the order of a Categorical of polars depends on what the process did before
+    if isinstance(series.dtype, (nw.String, nw.Categorical)):
         return np.asarray(series.to_list(), dtype=object)
     if series.dtype.is_numeric() and series.null_count() > 0:
         return series.cast(nw.Float64).to_numpy()
@@ -314,7 +321,7 @@ def _column(name: str, values: object) -> Column:
         raise DataError(f"the table has {values.shape[1]} columns called {name!r}.")
     if isinstance(values, pd.Series):
         if isinstance(values.dtype, pd.CategoricalDtype):
-            return _categorical(values)
+            return pd.Categorical(values)  # type: ignore[return-value]
         if isinstance(values.dtype, pd.StringDtype):
             return _factor(np.asarray(values.astype(object).where(values.notna(), None)))
         if pd.api.types.is_numeric_dtype(values.dtype) and values.hasnans:
@@ -340,9 +347,9 @@ def _column(name: str, values: object) -> Column:
 
 def _from_objects(name: str, array: Array) -> Column:
     """Return an object column: strings become a factor, arrays are stacked, numbers converted."""
-    first = next((value for value in array.ravel() if value is not None), None)
-    if isinstance(first, (str, bool, np.bool_)) and array.ndim == 1:
+    if array.ndim == 1 and pd.api.types.infer_dtype(array, skipna=True) == "string":
         return _factor(array)
+    first = next((value for value in array.ravel() if value is not None), None)
     try:
         if isinstance(first, (list, tuple, np.ndarray)) and array.ndim == 1:
             return np.stack([np.asarray(value, dtype=np.float64) for value in array])
@@ -350,11 +357,7 @@ def _from_objects(name: str, array: Array) -> Column:
             array.shape
         )
     except (TypeError, ValueError) as error:
-        raise DataError(f"column {name!r} is neither numbers nor strings: {error}.") from error
-
-
-def _categorical(values: pd.Series[Any]) -> pd.Categorical:
-    return pd.Categorical(values)
+        raise DataError(f"column {name!r} is neither all numbers nor all strings.") from error
 
 
 def _factor(values: Array) -> pd.Categorical:
@@ -416,10 +419,11 @@ def _check_finite(frame: Frame, name: str, error: type[DeepRegressError]) -> Non
         )
 
 
-def _complete(frame: Frame, weight: Vector, na: str) -> Array:
+def _complete(frame: Frame, weight: Vector, na: str, *, named: bool) -> Array:
     """Return which rows miss nothing, after the warning or error that `na` asks for."""
     masks = {f"{name!r}": _missing(values) for name, values in frame.columns.items()}
-    masks["weights"] = np.isnan(weight)
+    if not named:
+        masks["weights"] = np.isnan(weight)
     counts = {name: int(mask.sum()) for name, mask in masks.items() if mask.any()}
     keep = np.ones(frame.n_obs, dtype=bool)
     if not counts:
@@ -467,6 +471,10 @@ def _drop_unused_levels(frame: Frame) -> Frame:
 
 def _response(frame: Frame, text: str, names: Sequence[str], weight: Vector) -> Response:
     """Return the response; a factor, string or bool response becomes its codes 0, 1, ..."""
+    reader = _READERS.get(text.partition("(")[0].strip())
+    if reader is not None:
+        lower, upper, entry = reader(frame, text)
+        return Response(lower, upper, weight, entry, text, None)
     values = frame.evaluate(text, names)
     levels: tuple[str, ...] | None = None
     if isinstance(values, pd.Categorical):

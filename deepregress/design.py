@@ -348,18 +348,24 @@ def _check_networks(terms: Mapping[str, Sequence[Term]], supplied: Sequence[str]
 def _identifiable(blocks: list[Block], frame: Frame, parameter: str) -> list[Block]:
     """Drop the columns of smooths that earlier terms of the same variables span."""
     columns = [block for block in blocks if isinstance(block, ColumnBlock)]
-    order = sorted(range(len(columns)), key=lambda i: _order(columns[i]))
-    kept: list[ColumnBlock] = []
+    nested = _nested(sorted(columns, key=_order))
+    places = np.cumsum([0, *(block.n_coef for block in nested)])
+    R = np.zeros((0, int(places[-1])))
+    for rows in _chunks(frame.n_obs if nested else 0):
+        part = frame.rows(rows)
+        R = triangular_factor(np.concatenate([b.evaluate(part) for b in nested], axis=1), R)
+    kept: list[int] = []
     result: dict[str, ColumnBlock] = {}
-    for index in order:
-        block = columns[index]
-        earlier = _earlier(block, kept)
-        if isinstance(block.recipe, SmoothColumns) and earlier:
-            dropped = _dependent(block, earlier, frame, parameter)
-            block = _without(block, block.recipe, dropped) if dropped else block
-        kept.append(block)
-        result[block.label] = block
-    return [result[b.label] if isinstance(b, ColumnBlock) else b for b in blocks]
+    for block, start in zip(nested, places.tolist(), strict=False):
+        own = list(range(start, start + block.n_coef))
+        if isinstance(block.recipe, SmoothColumns):
+            dropped = dependent_columns(R[:, [*kept, *own]], block.n_coef)
+            if dropped:
+                _report(block, block.recipe, dropped, parameter)
+                result[block.label] = _without(block, block.recipe, dropped)
+            own = [start + j for j in range(block.n_coef) if j not in dropped]
+        kept += own
+    return [result.get(b.label, b) if isinstance(b, ColumnBlock) else b for b in blocks]
 
 
 def _order(block: ColumnBlock) -> int:
@@ -368,50 +374,49 @@ def _order(block: ColumnBlock) -> int:
     return len(recipe.covariates) if isinstance(recipe, SmoothColumns) else 0
 
 
-def _earlier(block: ColumnBlock, kept: Sequence[ColumnBlock]) -> list[ColumnBlock]:
-    """Return earlier blocks of other terms that share a variable; the linear part leads them."""
-    shared = [
-        each
-        for each in kept
-        if each.term != block.term and set(each.variables) & set(block.variables)
+def _nested(columns: Sequence[ColumnBlock]) -> list[ColumnBlock]:
+    """Return the smooths that share a variable with another term, those terms and the linear part.
+
+    Smooths that share no variable cannot be nested, and most models have no others.
+    """
+    found = [
+        block
+        for block in columns
+        if any(
+            each.term != block.term and set(each.variables) & set(block.variables)
+            for each in columns
+        )
     ]
-    linear = [each for each in kept if each.kind == "parametric" and each not in shared]
-    return linear + shared if shared else []
+    linear = [block for block in columns if block.kind == "parametric" and block not in found]
+    return [*linear, *found] if found else []
 
 
-def _dependent(
-    block: ColumnBlock, earlier: Sequence[ColumnBlock], frame: Frame, parameter: str
-) -> list[int]:
-    """Return the columns of a block that earlier blocks span, after a warning."""
-    R = np.zeros((0, sum(each.n_coef for each in earlier) + block.n_coef))
-    for rows in _chunks(frame.n_obs):
-        part = frame.rows(rows)
-        X = np.concatenate([each.evaluate(part) for each in (*earlier, block)], axis=1)
-        R = triangular_factor(X, R)
-    dropped = dependent_columns(R, block.n_coef)
+def _report(
+    block: ColumnBlock, recipe: SmoothColumns, dropped: Sequence[int], parameter: str
+) -> None:
+    """Warn that columns are dropped; refuse to drop all of them."""
+    where = f"{block.label} in the formula for {parameter!r}"
     if len(dropped) == block.n_coef:
-        others = listing(each.label for each in earlier)
-        raise FormulaError(
-            f"{block.label} in the formula for {parameter!r} spans nothing that other terms "
-            f"({others}) do not span already; leave it out."
-        )
-    if dropped:
-        warnings.warn(
-            f"{block.label} in the formula for {parameter!r}: {len(dropped)} of its {block.n_coef} "
-            "columns dropped, because earlier terms of the same variables span them.",
-            DeepRegressWarning,
-            stacklevel=4,
-        )
-    return dropped
+        advice = "leave it out"
+        if recipe.levels is not None:
+            advice = f"make {recipe.by!r} an ordered factor, whose first level is the reference"
+        raise FormulaError(f"{where} spans nothing that other terms do not span already; {advice}.")
+    warnings.warn(
+        f"{where}: {len(dropped)} of its {block.n_coef} columns dropped, because earlier terms of "
+        "the same variables span them.",
+        DeepRegressWarning,
+        stacklevel=4,
+    )
 
 
 def dependent_columns(R: Matrix, n_later: int) -> list[int]:
-    """Return which of the last columns of X the first ones determine, from R of X = Q R.
+    """Return which of the last columns of X the first ones determine.
 
     Parameters
     ----------
     R : Matrix
-        Triangular factor of [X1 X2], shape (m, p1 + p2).
+        Any matrix with R'R = X'X for X = [X1 X2], such as its triangular factor, shape
+        (m, p1 + p2).
     n_later : int
         p2, the number of columns of X2.
 

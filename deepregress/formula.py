@@ -178,6 +178,7 @@ def parse(
     predictors = {name: ParsedPredictor(name, "~ 1", "1", (), ()) for name in names.parameters}
     for parameter, text in _per_parameter(formula, first, names):
         if isinstance(text, str):
+            text = re.sub(r"\s", " ", text)  # carets need one line
             left, right, start = _sides(text, parameter)
             if left:
                 response.append((parameter, left, text))

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepregress.data import Frame, Response, column_names, prediction_frame, training_set
+from deepregress.data import (
+    Frame,
+    Response,
+    column_names,
+    prediction_frame,
+    register_response,
+    training_set,
+)
 from deepregress.errors import (
     DataError,
     DroppedRowsWarning,
@@ -142,7 +149,20 @@ GOOD = {"y": [1.0, 2.0, 3.0], "x": [1.0, 5.0, 2.0], "w": [1.0, 2.0, 1.0]}
         ([1, 2], {}, DataError, "pandas, polars or pyarrow table .*, got list"),
         (pl.LazyFrame({"y": [1.0]}), {}, DataError, "got LazyFrame"),
         ({**GOOD, "x": [1j, 2, 3]}, {}, DataError, "column 'x' is of type complex128"),
-        ({**GOOD, "x": [object()] * 3}, {}, DataError, "'x' is neither numbers nor strings"),
+        (
+            {**GOOD, "x": [object()] * 3},
+            {},
+            DataError,
+            "'x' is neither all numbers nor all strings",
+        ),
+        (
+            {**GOOD, "x": np.array(["a", 1, 2], object)},
+            {},
+            DataError,
+            "'x' is neither all numbers nor all strings",
+        ),
+        (GOOD, {"weights": "ww"}, UnknownVariable, r"'ww' in weights is not a column; .* 'w'\?"),
+        (GOOD, {"response": "foo(y)"}, FormulaError, r"foo\(y\): name 'foo' is not defined"),
         (
             {**GOOD, "x": np.array(["2020-01-01"] * 3, "datetime64[D]")},
             {},
@@ -178,7 +198,9 @@ def test_the_policy_for_missing_values_spans_response_weights_and_arrays():
         "image": image,
         "w": [1.0, 1.0, np.nan, 2.0, 1.0],
     }
-    with pytest.warns(DroppedRowsWarning, match=r"4 of 5 .*'y' \(1\), 'x' \(1\), 'image' \(1\)"):
+    with pytest.warns(
+        DroppedRowsWarning, match=r"4 of 5 .*'y' \(1\), 'x' \(1\), 'image' \(1\), 'w' \(1\)\.$"
+    ):
         frame, response = train(data, names=("x", "image"), weights="w")
     assert frame.n_obs == response.n_obs == 1
     assert response.weights.tolist() == [2.0]
@@ -226,6 +248,31 @@ def test_response_expressions_and_matrices():
     assert response.label == "log(y) / w"
     _, response = train({**GOOD, "y": np.ones((3, 2))})
     assert response.lower.shape == (3, 2)
+
+
+def test_missing_truth_values_are_missing_numbers():
+    with pytest.warns(DroppedRowsWarning, match=r"1 of 3 rows dropped: .* 'x' \(1\)"):
+        frame, _ = train({**GOOD, "x": [True, None, False]})
+    assert frame["x"].tolist() == [1.0, 0.0]
+
+
+def test_levels_of_a_polars_categorical_do_not_depend_on_what_came_before():
+    pl.Series(["z", "b", "a"], dtype=pl.Categorical)
+    frame = Frame.read(pl.DataFrame({"g": pl.Series(["b", "a"], dtype=pl.Categorical)}), ["g"])
+    assert list(frame["g"].categories) == ["a", "b"]
+
+
+def test_calls_on_the_left_side_can_be_registered(monkeypatch):
+    def between(frame, text):
+        assert text == "between(y, w)"
+        return frame["y"], frame["y"] + frame["w"], None
+
+    monkeypatch.setattr("deepregress.data._READERS", {})
+    register_response("between", between)
+    _, response = train(GOOD, response="between(y, w)", response_variables=("y", "w"))
+    assert response.upper.tolist() == [2.0, 4.0, 4.0]
+    assert not response.exact
+    assert response.label == "between(y, w)"
 
 
 def test_a_response_gives_its_rows():

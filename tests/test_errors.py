@@ -95,7 +95,8 @@ ERRORS = [
     ("y ~ s(x, df=20)", FormulaError, "df must lie between 1 .* and 9 .*, got 20"),
     ("y ~ s(x, sp=1, df=3)", FormulaError, "sp and df both fix the smoothing parameter"),
     ("y ~ s(x, by=3)", FormulaError, "by must be a name, got 3"),
-    ("y ~ s(x) + s(x, k=6)", FormulaError, "spans nothing that other terms"),
+    ("y ~ s(x) + s(x, k=6)", FormulaError, "spans nothing that other terms .*; leave it out"),
+    ("y ~ s(x) + s(x, by=g)", FormulaError, r"s\(x\):gb .* spans nothing .* ordered factor"),
     # data that a term cannot use
     ("y ~ s(g)", DataError, r"s\(g\): 'g' is a factor \(levels a, b\), not numbers"),
     ("y ~ s(image)", DataError, r"s\(image\): 'image' has shape \(60, 4, 4\)"),

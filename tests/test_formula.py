@@ -162,6 +162,15 @@ def test_errors_point_at_the_place(text):
     assert shown[start:stop] == part
 
 
+def test_a_formula_may_have_several_lines():
+    predictor = read("y ~ x +\n    s(z) +\n    w").predictors["loc"]
+    assert (predictor.linear, predictor.calls[0].label) == ("x + w", "s(z)")
+    with pytest.raises(FormulaError) as caught:
+        read("y ~ x +\n  foo(z)")
+    shown, carets = str(caught.value).splitlines()[1:]
+    assert shown[carets.index("^") :] == "foo(z)"
+
+
 def test_the_caret_stands_under_the_second_of_two_equal_terms():
     with pytest.raises(FormulaError) as caught:
         read("y ~ x + z + x")
