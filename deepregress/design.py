@@ -33,7 +33,7 @@ from deepregress.errors import (
     suggestion,
 )
 from deepregress.formula import ParsedModel, ParsedPredictor
-from deepregress.linalg import Array, Matrix, Vector, triangular_factor
+from deepregress.linalg import Array, Matrix, Vector, one_blas_thread, triangular_factor
 from deepregress.terms import build
 from deepregress.terms.base import (
     Block,
@@ -190,12 +190,13 @@ class Design:
         """
         X = np.empty((frame.n_obs, self.n_coef))
         offset = np.zeros(frame.n_obs)
-        for rows in _chunks(frame.n_obs):
-            part = frame.rows(rows) if frame.n_obs > CHUNK_ROWS else frame
-            for block, start in self._placed():
-                X[rows, start : start + block.n_coef] = block.evaluate(part)
-            for known in self.offsets:
-                offset[rows] += known.evaluate(part)
+        with one_blas_thread():
+            for rows in _chunks(frame.n_obs):
+                part = frame.rows(rows) if frame.n_obs > CHUNK_ROWS else frame
+                for block, start in self._placed():
+                    X[rows, start : start + block.n_coef] = block.evaluate(part)
+                for known in self.offsets:
+                    offset[rows] += known.evaluate(part)
         inputs = {network.label: network.evaluate(frame) for network in self.networks}
         return DesignArrays(X, offset, inputs)
 
@@ -291,8 +292,9 @@ def build_designs(
     _check_networks(terms, parsed.networks)
     designs = {}
     for parameter, summands in terms.items():
-        blocks = _distinct([block for term in summands for block in term.bind(frame)])
-        blocks = _identifiable(blocks, frame, parameter)
+        with one_blas_thread():
+            blocks = _distinct([block for term in summands for block in term.bind(frame)])
+            blocks = _identifiable(blocks, frame, parameter)
         design = Design(parameter, tuple(blocks), parsed.predictors[parameter].fixed)
         for network in design.networks:
             design.protected(network.label)
