@@ -250,7 +250,7 @@ def prediction_frame(data: object, names: Sequence[str]) -> Frame:
         if missing.any():
             rows = listing(str(row) for row in np.flatnonzero(missing))
             raise PredictionError(
-                f"column {name!r} of the new data misses values in rows {rows} (counting from 0); "
+                f"column {name!r} of the new data misses values in rows (counting from 0) {rows}; "
                 "fill them or leave these rows out."
             )
     return frame
