@@ -34,6 +34,7 @@ from deepregress.errors import (
 )
 from deepregress.formula import ParsedModel, ParsedPredictor
 from deepregress.linalg import Array, Matrix, Vector, one_blas_thread, triangular_factor
+from deepregress.penalty import PlacedPenalty
 from deepregress.terms import build
 from deepregress.terms.base import (
     Block,
@@ -52,32 +53,6 @@ CHUNK_ROWS = 32768
 # Columns of unit length whose part orthogonal to earlier terms is shorter are dependent: the square
 # root of the machine precision, as in mgcv.
 DEPENDENT = float(np.sqrt(np.finfo(float).eps))
-
-
-@dataclass(frozen=True, eq=False)
-class PlacedPenalty:
-    """A quadratic penalty 1/2 sp c' S c on the coefficients `index` of a predictor.
-
-    Parameters
-    ----------
-    label : str
-        The term.
-    index : slice
-        Its coefficients within the predictor.
-    S : Matrix
-        Penalty in mgcv's scaling, shape (p, p).
-    rank : int
-        Rank of S.
-    sp, df : float or None
-        What the user fixed: smoothing parameter, or effective degrees of freedom.
-    """
-
-    label: str
-    index: slice
-    S: Matrix
-    rank: int
-    sp: float | None
-    df: float | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ References: Wood, "Generalized Additive Models", 2nd ed. 2017, sec. 5.4 and 6.2.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -60,6 +60,34 @@ class Quadratic(Penalty):
         projected = Z.T @ self.S @ Z
         projected = 0.5 * (projected + projected.T)
         return Quadratic(projected, min(self.rank, _rank(projected)))
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedPenalty:
+    """A quadratic penalty 1/2 lam c' S c on the coefficients `index` of one predictor.
+
+    Parameters
+    ----------
+    label : str
+        Term it belongs to.
+    index : slice
+        Its coefficients, counted within the predictor.
+    S : Matrix
+        In mgcv's scaling, so that lam is mgcv's `sp` where there is no dispersion, shape (p, p).
+    rank : int
+        Rank of S.
+    sp : float or None
+        Fixed smoothing parameter.
+    df : float or None
+        Fixed effective degrees of freedom.
+    """
+
+    label: str
+    index: slice
+    S: Matrix = field(repr=False)
+    rank: int
+    sp: float | None = None
+    df: float | None = None
 
 
 def _rank(S: Matrix) -> int:
