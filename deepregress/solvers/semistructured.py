@@ -4,7 +4,8 @@
     1. train K members of each network on top of the offset, member k without the rows of fold k;
        best epoch 0: there is no deep effect, f is the answer
     2. C_m = (X'WX)^-1 X'W D_m over all rows and the protected columns X; D_m <- D_m - X C_m
-    3. q_i = D_{m(i), i}, m(i) the member that did not see row i, scaled to sd 1: one column each
+    3. q_i = D_{m(i), i}, m(i) the member that did not see row i, projected once more on X and
+       scaled to sd 1: one column each
     4. f = structured fit of [X, q] with a ridge penalty, chosen by REML, on each multiplier c >= 0
     5. offset = structured part of f; a second round from 1 where a term is not projected on shared
        columns, because the first offset then contains what the network should explain
@@ -13,7 +14,7 @@
 Without cross-fitting there is one network, judged on 15 % of the rows, and step 4 fits the
 structured part with D - X C as an offset. Each deep part comes with the score difference it makes
 on rows its networks did not see, and the solution with two covariances: conditional on the networks,
-and V_C = P^-1 sum_i (s_i s_i') P^-1, s_i = X_i' W_i (c q)_i, to be added for the population.
+and V_C = P^-1 sum_i (s_i s_i') P^-1, s_i = X_i W_i (c q)_i, to be added for the population.
 
 References: METHODS 5.1; Ruegamer (2023), arXiv 2306.00522; Chernozhukov et al. (2018),
 doi:10.1111/ectj.12097 (cross-fitting).
@@ -30,7 +31,7 @@ from deepregress.architecture import Architecture
 from deepregress.errors import FitError
 from deepregress.families.base import upper_pairs
 from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
-from deepregress.objective import Objective, UnitPenalty, positive_part
+from deepregress.objective import Objective, UnitPenalty
 from deepregress.orthogonal import projection
 from deepregress.predictor import DeepEffect, Members, evaluate
 from deepregress.solvers.base import (
@@ -244,7 +245,10 @@ class _Deep:
             X = objective.units[part.unit].X[:, part.protected]
             C = projection(X, weights[part.unit], D.T)
             projections.append(C)
-            columns.append(_out_of_fold(D - (X @ C).T, folds))
+            q = _out_of_fold(D - (X @ C).T, folds)[:, None]
+            # each member is orthogonal over all rows, the rows of different members together are
+            # not: without this the network would move coefficients it must leave alone
+            columns.append(q - X @ projection(X, weights[part.unit], q))
         return cls(
             objective,
             parts,
@@ -252,7 +256,7 @@ class _Deep:
             tuple(projections),
             np.concatenate(folds.held),
             out_of_fold,
-            np.column_stack(columns),
+            np.hstack(columns),
         )
 
     def refit(self, structured: StructuredSolver, base: Solution) -> _Fit:
@@ -347,20 +351,17 @@ class _Fit:
         )
 
     def _population(self) -> Matrix:
-        """V_C = P^-1 (sum_i s_i s_i') P^-1, s_i = X_i' W_i delta_i, delta_i a row's deep parts."""
+        """V_C = P^-1 (sum_i s_i s_i') P^-1; s_iu = X_iu W_iuu delta_iu, delta: deep parts."""
         objective, solution = self.objective, self.solution
         delta = np.zeros((objective.n_obs, len(objective.units)))
         for j, part in enumerate(self.deep.parts):
             delta[:, part.unit] += self.multipliers[j] * self.deep.columns[:, j]
-        _, _, packed = objective.row_derivatives(objective.eta(solution.coef))
-        W = positive_part(packed) * objective.response.weights[:, None]
-        moved = np.zeros_like(delta)
-        for p, (k, m) in enumerate(upper_pairs(len(objective.units))):
-            moved[:, k] += W[:, p] * delta[:, m]
-            if k != m:
-                moved[:, m] += W[:, p] * delta[:, k]
-        s = np.hstack([unit.X * moved[:, [u]] for u, unit in enumerate(objective.units)])
-        return _sandwich(solution, s.T @ s)
+        weights = _working_weights(objective, objective.eta(solution.coef))
+        M = np.zeros_like(solution.H)
+        for u, (unit, index) in enumerate(zip(objective.units, objective.slices, strict=True)):
+            s = unit.X * (weights[u] * delta[:, u])[:, None]
+            M[index, index] = s.T @ s
+        return _sandwich(solution, M)
 
 
 def _sandwich(solution: Solution, M: Matrix) -> Matrix:
@@ -393,9 +394,9 @@ def _with_parts(eta: Matrix, parts: Sequence[NetworkPart], columns: Matrix) -> M
 
 
 def _working_weights(objective: Objective, eta: Matrix) -> list[Vector]:
-    """Weights w_i W_i,uu of each predictor; the rows' own weights where the curvature vanishes."""
+    """Weights w_i max(W_iuu, 0) of each predictor; w_i where all of them vanish."""
     _, _, packed = objective.row_derivatives(eta)
-    W = positive_part(packed) * objective.response.weights[:, None]
+    W = np.maximum(packed, 0.0) * objective.response.weights[:, None]
     diagonal = [p for p, (k, m) in enumerate(upper_pairs(eta.shape[1])) if k == m]
     return [W[:, p] if W[:, p].any() else objective.response.weights for p in diagonal]
 
