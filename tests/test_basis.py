@@ -40,8 +40,29 @@ CASES = {
     "ps, first differences": ("ps", ["x"], {"k": 10, "m": (2, 1)}),
     "ps, linear": ("ps", ["x"], {"k": 10, "m": (0, 2)}),
     "ps, ridge": ("ps", ["x"], {"k": 10, "m": (2, 0)}),
+    "bs": ("bs", ["x"], {"k": 10}),
+    "bs, first derivative": ("bs", ["x"], {"k": 8, "m": (3, 1)}),
+    "bs, lines": ("bs", ["x"], {"k": 8, "m": 1}),
+    "bs, two penalties": ("bs", ["x"], {"k": 9, "m": (4, 2, 1)}),
+    "cc": ("cc", ["x"], {"k": 10}),
+    "cc, period": ("cc", ["x"], {"k": 7, "knots": [-1.0, 12.0]}),
+    "cp": ("cp", ["x"], {"k": 10}),
+    "cp, least": ("cp", ["x"], {"k": 3}),
+    "cp, ridge": ("cp", ["x"], {"k": 7, "m": (1, 0)}),
+    "ts": ("ts", ["x"], {"k": 10}),
+    "ts of two": ("ts", ["x", "z"], {"k": 20}),
+    "cs": ("cs", ["x"], {"k": 10}),
+    "gp": ("gp", ["x"], {"k": 10}),
+    "gp, spherical": ("gp", ["x"], {"k": 8, "m": 1}),
+    "gp, no trend": ("gp", ["x"], {"k": 8, "m": -4}),
+    "gp of two": ("gp", ["x", "z"], {"k": 20}),
 }
 ON_A_LINE = [name for name, (_, covariates, _) in CASES.items() if covariates == ["x"]]
+CYCLIC = [name for name in ON_A_LINE if name.startswith(("cc", "cp"))]
+# Outside of the data a line goes on; a period repeats and a Gaussian process returns to its trend.
+LINEAR_OUTSIDE = [name for name in ON_A_LINE if not name.startswith(("cc", "cp", "gp"))]
+# mgcv's penalty scale sees the units of the trend of gp; knots have the units of x.
+WITHOUT_UNITS = [name for name in ON_A_LINE if name not in {"gp", "gp, spherical", "cc, period"}]
 
 
 def covariates(name):
@@ -138,16 +159,18 @@ def test_order_of_the_rows_does_not_matter(name):
     np.testing.assert_allclose(permuted, fit[order], atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ON_A_LINE)
+@pytest.mark.parametrize("name", WITHOUT_UNITS)
 @pytest.mark.parametrize(("slope", "shift"), [(1e4, 0.0), (-0.003, 0.0), (1.0, 2e5)])
 def test_rescaled_covariate_gives_the_same_fit(name, slope, shift):
+    # The penalty on the null space of cs, as mgcv's, starts at the first knot: no mirror image.
+    slope = abs(slope) if name == "cs" else slope
     fit = scaled_fit(construct(name), X, Y)
     moved = slope * X + shift
     # At shift 2e5 the covariate itself is only given to 3e-11 of its range.
     np.testing.assert_allclose(scaled_fit(construct(name, moved), moved, Y), fit, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", [name for name in ON_A_LINE if name != "tp, quintic"])
+@pytest.mark.parametrize("name", [name for name in LINEAR_OUTSIDE if name != "tp, quintic"])
 def test_extrapolation_is_linear_and_smooth(name):
     built = construct(name)
     low, high, span = X.min(), X.max(), np.ptp(X)
@@ -162,9 +185,9 @@ def test_extrapolation_is_linear_and_smooth(name):
 
 
 def test_linear_extrapolation_continues_value_and_slope():
-    for name in ("tp", "cr", "ps"):
+    for name in ("tp", "cr", "ps", "bs", "bs, two penalties"):
         built = construct(name)
-        end = built.knots[built.degree if name == "ps" else 0]
+        end = built.knots[built.degree if name[1] == "s" else 0]
         h = 1e-6
         inside = built.evaluate(np.array([end, end + h, end + 2 * h]))
         slope = (-3 * inside[0] + 4 * inside[1] - inside[2]) / (2 * h)
@@ -175,11 +198,23 @@ def test_linear_extrapolation_continues_value_and_slope():
 
 @pytest.mark.parametrize(
     ("case", "name"),
-    [("ps", "ps"), ("ps_m1", "ps, first differences"), ("ps_lin", "ps, linear"), ("cr", "cr")],
+    [
+        ("ps", "ps"),
+        ("ps_m1", "ps, first differences"),
+        ("ps_lin", "ps, linear"),
+        ("cr", "cr"),
+        ("bs", "bs"),
+        ("cc", "cc"),
+        ("cp", "cp"),
+    ],
 )
 def test_knots_columns_and_penalty_are_those_of_mgcv(case, name):
     built, expected = construct(name), CHECK["models"][case]
-    np.testing.assert_allclose(built.knots, expected["knots"], atol=1e-10)
+    if name in CYCLIC:
+        inner = slice(3, -3) if name == "cp" else slice(None)
+        np.testing.assert_allclose(built.spline.knots[inner], expected["knots"], atol=1e-10)
+    else:
+        np.testing.assert_allclose(built.knots, expected["knots"], atol=1e-10)
     at = np.array(expected["at_x"])
     np.testing.assert_allclose(built.evaluate(at), expected["X"], atol=1e-8)
     np.testing.assert_allclose(built.penalties[0], expected["S"], rtol=1e-8, atol=1e-8)
@@ -193,6 +228,9 @@ def test_knots_columns_and_penalty_are_those_of_mgcv(case, name):
         ("ps_lin", "ps, linear"),
         ("cr", "cr"),
         ("tp", "tp"),
+        ("bs", "bs"),
+        ("cc", "cc"),
+        ("cp", "cp"),
     ],
 )
 def test_penalised_fits_are_those_of_mgcv(case, name):
@@ -325,7 +363,7 @@ def test_full_thin_plate_is_the_smoothing_spline(lam):
     np.testing.assert_allclose(columns @ coef, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["ps", "ps, linear", "ps, ridge"])
+@pytest.mark.parametrize("name", ["ps", "ps, linear", "ps, ridge", "bs", "cp", "cp, least"])
 def test_b_splines_sum_to_one_also_outside(name):
     at = np.linspace(-30.0, 40.0, 301)
     np.testing.assert_allclose(construct(name).evaluate(at).sum(axis=1), 1.0, atol=1e-12)
@@ -418,9 +456,10 @@ def test_lines_are_fitted_exactly_at_any_smoothing_parameter(bs, k, n, seed):
         ("tp", {"k": 300}, "with k = 300 needs at least 300 unique values, the data have 200"),
         ("tp", {"m": 0}, r"needs one number m > 0\.5, got m = 0"),
         ("tp", {"m": (2, 1)}, r"got m = \(2, 1\)"),
+        ("tp", {"m": (1.5,)}, r"m of basis 'tp' must be whole numbers, got \(1\.5,\)"),
         ("tp", {"k": 5, "knots": [0.0, 1.0]}, "with k = 5 needs k knots, got 2"),
         ("tp", {"knots": np.ones((20, 2))}, r"needs knots of shape \(n_knots, 1\), got \(20, 2\)"),
-        ("pp", {}, r"unknown basis 'pp'; .*known: 'cr', 'ps', 'tp'"),
+        ("pp", {}, r"unknown basis 'pp'; .*known: 'bs', 'cc', 'cp', 'cr', .*'ps', 'tp', 'ts'"),
     ],
 )
 def test_user_errors_name_the_term(bs, options, message):
@@ -429,7 +468,7 @@ def test_user_errors_name_the_term(bs, options, message):
     assert str(caught.value).startswith("s(a): ")
 
 
-@pytest.mark.parametrize("bs", ["cr", "tp"])
+@pytest.mark.parametrize("bs", ["cr", "tp", "cc", "cs", "ts"])
 def test_too_few_unique_values_are_refused(bs):
     with pytest.raises(FormulaError, match="needs at least 10 unique values, the data have 7"):
         basis.construct(bs, np.arange(70.0) % 7.0)
@@ -442,7 +481,7 @@ def test_p_splines_need_two_unique_values_only():
         basis.construct("ps", np.ones(20))
 
 
-@pytest.mark.parametrize("bs", ["cr", "ps"])
+@pytest.mark.parametrize("bs", ["cr", "ps", "bs", "cc", "cp", "cs"])
 def test_bases_of_a_line_refuse_a_plane(bs):
     with pytest.raises(FormulaError, match="takes one covariate, got 2"):
         basis.construct(bs, DATA[["x", "z"]].to_numpy())

@@ -4,12 +4,26 @@ Both the parametrisations and the knots are mgcv's, so smoothing parameters agre
 
     tp  eigenbasis of the thin plate spline on all unique values, any dimension (default)
     cr  cubic regression spline on its values at k knots, S = integral of f''^2
+    cs  cr with a penalised null space, and ts, tp with one
+    cc  cyclic cubic spline, and cp, cyclic P-spline
     ps  B-splines on evenly spaced knots, S = D'D of differences
+    bs  the same B-splines, S = integrals of squared derivatives
+    gp  low-rank Gaussian process, any dimension
+
+and `tensor.construct` makes products of them.
 
 A further basis is a module of this folder that registers its constructor, imported here.
 """
 
-from deepregress.basis import bspline, cubic, thinplate
+from deepregress.basis import (
+    bspline,
+    cubic,
+    cyclic,
+    gaussian_process,
+    shrinkage,
+    tensor,
+    thinplate,
+)
 from deepregress.basis.base import (
     Basis,
     BSplines,
@@ -20,19 +34,29 @@ from deepregress.basis.base import (
     registered,
     scale_penalty,
 )
+from deepregress.basis.cyclic import Cyclic
+from deepregress.basis.gaussian_process import GaussianProcess
+from deepregress.basis.tensor import Tensor
 from deepregress.basis.thinplate import ThinPlate
 
 __all__ = [
     "BSplines",
     "Basis",
+    "Cyclic",
+    "GaussianProcess",
     "NaturalCubic",
+    "Tensor",
     "ThinPlate",
     "bspline",
     "centre",
     "construct",
     "cubic",
+    "cyclic",
+    "gaussian_process",
     "penalty_scale",
     "registered",
     "scale_penalty",
+    "shrinkage",
+    "tensor",
     "thinplate",
 ]

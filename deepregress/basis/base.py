@@ -67,8 +67,9 @@ class Request:
         Covariates of the training rows, shape (n, d).
     k : int or None
         Number of basis functions; None for the default of the basis.
-    m : int, sequence of int or None
-        Order of the penalty (and of the basis for `ps`), as in mgcv.
+    m : int, tuple of float or None
+        Order of the penalty (and of the basis for some), as in mgcv; numbers that are not whole
+        are for `gp` only.
     knots : Matrix or None
         The user's knots, shape (n_knots, d).
     label : str
@@ -78,7 +79,7 @@ class Request:
     bs: str
     x: Matrix
     k: int | None
-    m: int | tuple[int, ...] | None
+    m: int | tuple[float, ...] | None
     knots: Matrix | None
     label: str
 
@@ -131,6 +132,33 @@ class Request:
             raise self.refuse(f"basis {self.bs!r} with k = {k} needs k knots, got {len(unique)}.")
         return unique
 
+    def sorted_knots(self) -> Vector | None:
+        """Return the user's knots on the line, in order and none twice."""
+        if self.knots is None:
+            return None
+        knots = np.sort(self.knots[:, 0])
+        if np.any(np.diff(knots) <= 0.0):
+            raise self.refuse(f"the knots of basis {self.bs!r} must differ.")
+        return knots
+
+    def orders(self, *default: int) -> tuple[int, ...]:
+        """Return m or its default as whole numbers."""
+        m: tuple[float, ...] = default if self.m is None else as_tuple(self.m)
+        if not m or any(number != int(number) for number in m):
+            raise self.refuse(f"m of basis {self.bs!r} must be whole numbers, got {self.m}.")
+        return tuple(int(number) for number in m)
+
+    def difference_orders(self) -> tuple[int, int]:
+        """Return m of a P-spline: order of the basis (degree - 1) and of the differences."""
+        m = self.orders(2, 2)
+        pair = (*m, *m) if isinstance(self.m, int) else m
+        if len(pair) != 2 or min(pair) < 0:
+            raise self.refuse(
+                f"basis {self.bs!r} needs m = (order of the basis, order of the differences), "
+                f"both at least 0, got {self.m}."
+            )
+        return pair[0], pair[1]
+
     def line(self) -> Vector:
         """Return the one covariate of a basis that takes only one, shape (n,)."""
         if self.x.shape[1] != 1:
@@ -165,7 +193,7 @@ def construct(
     x: Matrix,
     *,
     k: int | None = None,
-    m: int | Sequence[int] | None = None,
+    m: int | Sequence[float] | None = None,
     knots: Matrix | Sequence[float] | None = None,
     label: str = "",
 ) -> Basis:
@@ -174,17 +202,19 @@ def construct(
     Parameters
     ----------
     bs : str
-        Name of the basis: "tp", "cr", "ps".
+        Name of the basis, one of `registered()`.
     x : Matrix
         Finite covariate values of the training rows, shape (n,) or (n, d).
     k : int, optional
-        Number of basis functions, before the centring constraint.
-    m : int or sequence of int, optional
-        Order of the penalty; for "ps" (order of the basis, order of the differences), where order
-        2 of the basis means cubic B-splines.
+        Number of basis functions, before the centring constraint; for "cc" of knots, one more.
+    m : int or sequence of numbers, optional
+        Order of the penalty for "tp"; for "ps" and "cp" (order of the basis, order of the
+        differences), where order 2 of the basis means cubic B-splines; for "bs" (degree, orders of
+        the penalised derivatives); for "gp" (type of correlation, range, power).
     knots : array, optional
         Knots instead of the default ones: k knots for "cr"; the two ends of the range or all
-        k + degree + 1 knots for "ps"; any points, shape (n_knots, d), for "tp".
+        k + degree + 1 knots for "ps" and "bs"; the two ends of the period or all for "cc" (k) and
+        "cp" (k + 1); any points, shape (n_knots, d), for "tp" and "gp".
     label : str, optional
         The term as the user wrote it, for messages.
 
@@ -262,6 +292,11 @@ def distinct(x: Matrix) -> Matrix:
     gaps = np.diff(values, prepend=-np.inf)
     apart: npt.NDArray[np.bool_] = gaps > SEPARATION * (values[-1] - values[0])
     return values[apart][:, None]
+
+
+def as_tuple(m: int | tuple[float, ...]) -> tuple[float, ...]:
+    """Return m as a tuple, also when it is one number."""
+    return (m,) if isinstance(m, int) else m
 
 
 def as_rows(x: Matrix) -> Matrix:

@@ -1,22 +1,25 @@
-"""P-splines, `bs="ps"`: B-splines on evenly spaced knots, penalised differences (METHODS 2).
+"""Penalised B-splines: P-splines `bs="ps"` and derivative penalties `bs="bs"` (METHODS 2).
 
-For m = (m0, m1) the B-splines have degree m0 + 1 and the penalty acts on differences of order m1:
+    ps  m = (m0, m1): degree m0 + 1, S = D' D with the differences D = diff(I, m1)
+    bs  m = (degree, q1, q2, ..): one S_l = integral of b^(q_l)(x) b^(q_l)(x)' dx for each order q_l
 
-    S = D' D,    D = diff(I, m1),    null space: polynomials of degree < m1 (for m1 <= degree + 1)
+with polynomials of degree < m1, or < min(q), in the null space (for m1 <= degree + 1). The
+k - degree + 1 inner knots span the range of the data, widened by 0.1 % at both ends, in equal
+steps, and as many steps follow outside as the degree asks for. The integral runs over the inner
+knots, by Gauss-Legendre quadrature that is exact for the pieces. Beyond the inner knots the spline
+goes on as the straight line with its value and slope at the end.
 
-The k - m0 inner knots span the range of the data, widened by 0.1 % at both ends, in equal steps,
-and as many steps follow outside as the degree asks for. Beyond the inner knots the spline goes on
-as the straight line with its value and slope at the end.
-
-References: Eilers and Marx 1996, doi:10.1214/ss/1038425655; Wood 2017, sec. 5.3.3.
+References: Eilers and Marx 1996, doi:10.1214/ss/1038425655; Wood 2017, sec. 5.3.3; Wood 2017,
+"P-splines with derivative based penalties", doi:10.1007/s11222-016-9666-x.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.interpolate import BSpline
 
 from deepregress.basis.base import BSplines, Request, register
-from deepregress.linalg import Vector
+from deepregress.linalg import Matrix, Vector
 
 DEFAULT_K = 10
 # mgcv's widening of the range at each end, as a fraction of the range.
@@ -26,7 +29,7 @@ WIDENING = 0.001
 @register("ps")
 def p_spline(request: Request) -> BSplines:
     """Construct the P-spline of one covariate."""
-    order, difference = _orders(request)
+    order, difference = request.difference_orders()
     degree = order + 1
     x = request.line()
     k = request.size(DEFAULT_K, degree + 1, "degree + 1")
@@ -39,30 +42,64 @@ def p_spline(request: Request) -> BSplines:
     return BSplines(_knots(request, x, k, degree), degree, (D.T @ D,), null_dim=difference)
 
 
-def _orders(request: Request) -> tuple[int, int]:
-    m = (2, 2) if request.m is None else request.m
-    pair = (m, m) if isinstance(m, int) else m
-    if len(pair) != 2 or min(pair) < 0:
+@register("bs")
+def b_spline(request: Request) -> BSplines:
+    """Construct the B-spline with integrated derivative penalties of one covariate."""
+    degree, orders = _degree_and_derivatives(request)
+    x = request.line()
+    k = request.size(max(DEFAULT_K, degree + 1), degree + 1, "degree + 1")
+    request.unique(k, least=max(2, min(orders)))
+    knots = _knots(request, x, k, degree)
+    penalties = tuple(integrated_penalty(knots, degree, order) for order in orders)
+    return BSplines(knots, degree, penalties, null_dim=min(orders))
+
+
+def integrated_penalty(knots: Vector, degree: int, order: int) -> Matrix:
+    """Return S_ij = integral of b_i^(order) b_j^(order) over the inner knots, shape (k, k)."""
+    k = len(knots) - degree - 1
+    inner = knots[degree : k + 1]
+    nodes, weights = np.polynomial.legendre.leggauss(degree - order + 1)
+    half, middle = 0.5 * np.diff(inner), 0.5 * (inner[:-1] + inner[1:])
+    x = (middle[:, None] + half[:, None] * nodes).ravel()
+    roots = np.sqrt((half[:, None] * weights).ravel())
+    derivatives = BSpline(knots, np.eye(k), degree)(x, nu=order) * roots[:, None]
+    return np.asarray(derivatives.T @ derivatives)
+
+
+def _degree_and_derivatives(request: Request) -> tuple[int, tuple[int, ...]]:
+    m = request.orders(3, 2)
+    degree, *orders = m if len(m) > 1 else (m[0], max(0, m[0] - 1))
+    if degree < 1 or min(orders) < 0 or max(orders) > degree:
         raise request.refuse(
-            "basis 'ps' needs m = (order of the basis, order of the differences), "
-            f"both at least 0, got {request.m}."
+            "basis 'bs' needs m = (degree, order of the derivative, ..) with orders from 0 to the "
+            f"degree, got {request.m}."
         )
-    return pair[0], pair[1]
+    return degree, tuple(orders)
 
 
 def _knots(request: Request, x: Vector, k: int, degree: int) -> Vector:
-    """Return mgcv's knots, or the user's: the two ends of the range, or all of them."""
-    given = np.array([x.min(), x.max()]) if request.knots is None else np.sort(request.knots[:, 0])
-    if np.any(np.diff(given) <= 0.0):
-        raise request.refuse("the knots of basis 'ps' must differ.")
+    """Return mgcv's knots, or the user's.
+
+    The user gives all of them, the two ends of the range, or for `bs` four: the ends of the range
+    that the penalty covers and, between them, of the one with the other inner knots.
+    """
+    given = request.sorted_knots()
+    if given is None:
+        given = np.array([x.min(), x.max()])
     if len(given) == k + degree + 1:
         return given
-    if len(given) != 2:
+    margin = WIDENING * (given[-1] - given[0])
+    if request.bs == "bs" and len(given) == 4 and k > degree + 1:
+        inner = np.concatenate(
+            [given[:1], np.linspace(given[1], given[2], k - degree - 1), given[3:]]
+        )
+    elif len(given) == 2:
+        inner = np.linspace(given[0] - margin, given[1] + margin, k - degree + 1)
+    else:
         raise request.refuse(
-            f"basis 'ps' with k = {k} takes 2 knots (the ends of the range) or all "
+            f"basis {request.bs!r} with k = {k} takes 2 knots (the ends of the range) or all "
             f"{k + degree + 1} (k + degree + 1), got {len(given)}."
         )
-    margin = WIDENING * (given[1] - given[0])
-    first, last = given[0] - margin, given[1] + margin
-    step = (last - first) / (k - degree)
-    return np.linspace(first - step * degree, last + step * degree, k + degree + 1)
+    step = (inner[-1] - inner[0]) / (k - degree)
+    outside = step * np.arange(1, degree + 1)
+    return np.concatenate([inner[0] - outside[::-1], inner, inner[-1] + outside])

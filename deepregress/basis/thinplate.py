@@ -160,13 +160,13 @@ def _order(request: Request, d: int) -> int:
     """Return m: the user's, or the least with 2 m > d + 1, whose functions look smooth."""
     if request.m is None:
         return (d + 1) // 2 + 1
-    m = request.m if isinstance(request.m, int) else request.m[0]
-    if 2 * m <= d or not (isinstance(request.m, int) or len(request.m) == 1):
+    m = request.orders()
+    if len(m) != 1 or 2 * m[0] <= d:
         raise request.refuse(
             f"basis {request.bs!r} of {d} covariate(s) needs one number m > {d / 2:g}, "
             f"got m = {request.m}."
         )
-    return m
+    return m[0]
 
 
 def _unit_rms(spline: ThinPlate, x: Matrix) -> ThinPlate:
