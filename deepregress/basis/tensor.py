@@ -273,7 +273,7 @@ def _kronecker_penalties(penalties: Sequence[Matrix]) -> tuple[Matrix, ...]:
     """Return I (x) .. (x) S_j (x) .. (x) I for each margin j."""
     products = []
     for j, S in enumerate(penalties):
-        product = np.ones((1, 1))
+        product: Matrix = np.ones((1, 1))
         for i, other in enumerate(penalties):
             product = np.kron(product, S if i == j else np.eye(len(other)))
         products.append(product)
