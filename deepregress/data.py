@@ -408,7 +408,8 @@ def _check_finite(frame: Frame, name: str, error: type[DeepRegressError]) -> Non
     if isinstance(values, pd.Categorical) or values.dtype.kind != "f":
         return
     if values.ndim > 1:
-        values = np.abs(values.reshape(len(values), -1)).max(axis=1, initial=0.0)
+        rows = values.reshape(len(values), -1)
+        values = rows.max(axis=1, initial=0.0) - rows.min(axis=1, initial=0.0)
     infinite = np.isinf(values)
     if infinite.any():
         count, row = int(infinite.sum()), int(np.argmax(infinite))

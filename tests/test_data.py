@@ -140,6 +140,12 @@ GOOD = {"y": [1.0, 2.0, 3.0], "x": [1.0, 5.0, 2.0], "w": [1.0, 2.0, 1.0]}
         ({**GOOD, "x": [1, np.inf, -np.inf]}, {}, DataError, "'x' has 2 infinite .* in row 1"),
         ({**GOOD, "x": [None] * 3}, {}, DataError, r"no row is complete: all 3 .* 'x' \(3\)"),
         ({**GOOD, "x": [1, None, 2]}, {"na": "raise"}, DataError, r"1 of 3 .* 'x' \(1\), .* row 1"),
+        (
+            {**GOOD, "x": np.array([[[0.0]], [[0.0]], [[-np.inf]]])},
+            {},
+            DataError,
+            "'x' has 1 infinite value, the first in row 2",
+        ),
         (GOOD, {"na": "ignore"}, DataError, "na must be 'drop' or 'raise', got 'ignore'"),
         (GOOD, {"weights": [1.0, 2.0]}, DataError, r"weights: shape \(2,\), but .* 3 rows"),
         (GOOD, {"weights": [1.0, -2.0, 1.0]}, DataError, "at least 0, row 1 has -2.0"),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,6 +117,33 @@ def test_a_smooth_without_room_to_bend_is_a_line():
     for bs in ("tp", "cr", "ps"):
         smooth = fitted_values(f"y ~ s(x, bs='{bs}')", DATA, 1e10)
         np.testing.assert_allclose(smooth, line, atol=1e-6)
+
+
+# mgcv scales the columns of tp by their mean squares over the rows, so its sp, though not the fit at
+# the sp that is selected, changes with the rows
+@pytest.mark.parametrize("formula", [FORMULAS[1], "y ~ g + s(x, by=g, bs='cr') + z"])
+def test_weight_two_is_the_row_twice(formula):
+    twice = np.r_[np.arange(N), np.arange(0, N, 3)]
+    weight = 1.0 + (np.arange(N) % 3 == 0)
+    design, frame = loc(formula)
+    X = design.evaluate(frame).X * np.sqrt(weight)[:, None]
+    y = DATA["y"] * np.sqrt(weight)
+    S = np.zeros((design.n_coef, design.n_coef))
+    for penalty in design.penalties:
+        S[penalty.index, penalty.index] += 1.5 * penalty.S
+    weighted = design.evaluate(frame).X @ np.linalg.solve(X.T @ X + S, X.T @ y)
+    repeated = fitted_values(formula, {k: v[twice] for k, v in DATA.items()}, 1.5)
+    np.testing.assert_allclose(repeated[:N], weighted, atol=1e-8)
+
+
+@pytest.mark.parametrize("make", [pl.DataFrame, pa.table, dict])
+def test_every_kind_of_table_gives_the_same_design(make):
+    formula = "y ~ g*x + s(z) + s(w, by=g)"
+    columns = {name: values for name, values in DATA.items() if name != "image"}
+    design, frame = loc(formula, make(columns))
+    reference, frame_pandas = loc(formula, pd.DataFrame(columns))
+    assert design.names == reference.names
+    assert design.evaluate(frame).X.tobytes() == reference.evaluate(frame_pandas).X.tobytes()
 
 
 NESTED = {

@@ -167,7 +167,7 @@ class DeepTerm(Term):
         if name in frame:
             values = frame[name]
             if isinstance(values, pd.Categorical):
-                return OneHot(name, tuple(values.categories))
+                return OneHot(name, tuple(values.categories.tolist()))
             if values.ndim > 1:
                 return self._array(name, values)
         variables = expression_variables(expression)

@@ -159,7 +159,7 @@ class LinearTerm(Term):
         self._check_constant(matrix, names)
         self._check_collinear(matrix, names)
         categories = {
-            str(expression): list(state["categories"])
+            str(expression): np.asarray(state["categories"], dtype=object).tolist()
             for expression, (kind, state) in spec.encoder_state.items()
             if kind is Factor.Kind.CATEGORICAL
         }
@@ -187,7 +187,7 @@ class LinearTerm(Term):
                     f"factor {name!r} in the formula for {self.parameter!r} has one level only: "
                     f"{values.categories[0]!r}."
                 )
-            return tuple(values.categories)
+            return tuple(values.categories.tolist())
         if values.ndim > 1:
             raise DataError(
                 f"column {name!r} in the linear part for {self.parameter!r} is an array of shape "

@@ -163,7 +163,7 @@ class SmoothTerm(Term):
         penalties = self._penalties(basis, widest, Z)
         if not isinstance(by, pd.Categorical):
             return (self._block(basis, Z, penalties, levels=None, level=0),)
-        levels = tuple(by.categories)
+        levels = tuple(by.categories.tolist())
         return tuple(
             self._block(basis, Z, penalties, levels=levels, level=level)
             for level in range(1 if by.ordered else 0, len(levels))
