@@ -119,8 +119,8 @@ def test_a_smooth_without_room_to_bend_is_a_line():
         np.testing.assert_allclose(smooth, line, atol=1e-6)
 
 
-# mgcv scales the columns of tp by their mean squares over the rows, so its sp, though not the fit at
-# the sp that is selected, changes with the rows
+# mgcv scales the columns of tp by their mean squares over the rows, so its sp (not the fit at the
+# sp that is selected) changes with the rows
 @pytest.mark.parametrize("formula", [FORMULAS[1], "y ~ g + s(x, by=g, bs='cr') + z"])
 def test_weight_two_is_the_row_twice(formula):
     twice = np.r_[np.arange(N), np.arange(0, N, 3)]
