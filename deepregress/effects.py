@@ -2,9 +2,9 @@
 
     f(x) = (z(x) - z0)' b,    se(f(x))^2 = (z(x) - z0)' V (z(x) - z0)
 
-Smooths are centred by their constraint (z0 = 0), except with a numeric `by`; linear terms with a
-numeric variable are centred at the mean of the training rows (z0 = their mean), factors show the
-difference from the reference level (z0 = 0). The constants go to the intercept, so that the effects
+Smooths are centred by their constraint (z0 = 0), except with a numeric `by`; linear terms of
+numbers are centred at the mean of the training rows (z0 = their mean), terms with a factor show the
+difference from its reference level (z0 = 0). The constants go to the intercept, so that the effects
 of a predictor and its constant add up to it. Simultaneous bands replace the normal quantile by that
 of max over the grid of |f*(x) - f(x)| / se(f(x)), f* drawn from N(b, V).
 
@@ -25,11 +25,13 @@ import pandas as pd
 from deepregress.data import Frame, Response
 from deepregress.errors import PredictionError, listing, suggestion
 from deepregress.families.base import upper_pairs
+from deepregress.formula import expression_variables
 from deepregress.inference import normal_quantile, row_variance
 from deepregress.linalg import Matrix, Vector
 from deepregress.prediction import Labels, Predictor, Predictors, chunks, same_label
 from deepregress.quantities import Error, by_key
-from deepregress.terms.parametric import INTERCEPT
+from deepregress.terms.base import NetworkBlock
+from deepregress.terms.parametric import INTERCEPT, LinearColumns
 from deepregress.terms.smooth import SmoothColumns
 
 GRID = 100
@@ -49,11 +51,13 @@ class Profile:
     Parameters
     ----------
     typical : dict
-        Column -> a usual value: mean, first level, zeros for arrays.
+        Column -> a usual value: mean or observed value, first level, zeros for arrays.
     ranges : dict
         Numeric column -> smallest and largest value.
     levels : dict
         Factor or bool column -> its levels.
+    coded : dict
+        Numeric column that linear terms code as a factor, `C(x)` -> its values.
     centres : dict
         Parameter -> means of its columns of X, (n_coef,).
     response : str
@@ -64,6 +68,7 @@ class Profile:
     typical: dict[str, Any]
     ranges: dict[str, tuple[float, float]]
     levels: dict[str, tuple[Any, ...]]
+    coded: dict[str, tuple[Any, ...]]
     centres: dict[str, Vector]
     response: str
     response_levels: tuple[str, ...] | None
@@ -85,18 +90,44 @@ class Profile:
             else:
                 ranges[name] = (float(column.min()), float(column.max()))
                 typical[name] = float(column.mean())
-        centres = {unit.parameter: _centre(unit, frame) for unit in predictors.units}
-        return cls(typical, ranges, levels, centres, response.label, response.levels)
+        coded = _coded(predictors, frame)
+        typical |= {name: values[0] for name, values in coded.items()}
+        numeric = set(ranges) - set(coded)
+        centres = {unit.parameter: _centre(unit, frame, numeric) for unit in predictors.units}
+        return cls(typical, ranges, levels, coded, centres, response.label, response.levels)
+
+    def axes(self, place: Place) -> tuple[list[str], dict[str, tuple[Any, ...]]]:
+        """Numeric variables of a term, and its factors with their levels."""
+        factors = {**self.levels, **(self.coded if place.kind == "linear" else {})}
+        numeric = [name for name in place.variables if name in self.ranges and name not in factors]
+        return numeric, {name: factors[name] for name in place.variables if name in factors}
 
 
-def _centre(unit: Predictor, frame: Frame) -> Vector:
+def _coded(predictors: Predictors, frame: Frame) -> dict[str, tuple[Any, ...]]:
+    """Values of numeric columns that a linear part codes as factors."""
+    names = {
+        name
+        for unit in predictors.units
+        for block, _ in unit.blocks.values()
+        if isinstance(block.recipe, LinearColumns)
+        for expression in block.recipe.categories
+        for name in expression_variables(expression)
+    }
+    return {
+        name: tuple(np.unique(frame[name]).tolist())
+        for name in sorted(names & set(frame.columns))
+        if not isinstance(frame[name], pd.Categorical) and frame[name].dtype.kind in "fi"
+    }
+
+
+def _centre(unit: Predictor, frame: Frame, numbers: set[str]) -> Vector:
     """Means over the training rows of the linear columns that are centred, else zero; (n_coef,)."""
     centre = np.zeros(unit.design.n_coef)
     for block, index in unit.blocks.values():
         numeric = [
             label
             for label, names in block.term_variables.items()
-            if label != INTERCEPT and any(_is_number(frame, name) for name in names)
+            if label != INTERCEPT and numbers.issuperset(names)
         ]
         if not numeric:
             continue
@@ -105,11 +136,6 @@ def _centre(unit: Predictor, frame: Frame) -> Vector:
             columns = unit.design.slices[label]
             centre[columns] = means[columns.start - index.start : columns.stop - index.start]
     return centre
-
-
-def _is_number(frame: Frame, name: str) -> bool:
-    column = frame[name]
-    return not isinstance(column, pd.Categorical) and column.dtype.kind != "b"
 
 
 @dataclass(frozen=True)
@@ -182,11 +208,24 @@ def places(predictors: Predictors, u: int) -> list[Place]:
             names = tuple(name for name in recipe.variables if name != recipe.by)
             levels = () if recipe.levels is None else (recipe.levels[recipe.level],)
             found.append(Place(u, (block.label,), "smooth", names, recipe.by, levels))
-    for network in unit.design.networks:
-        others = frozenset(unit.labels) - {network.label}
-        names = tuple(unit.variables(others)) or network.variables
-        found.append(Place(u, (network.label,), "deep", names))
+    found += [
+        Place(u, (network.label,), "deep", _deep_variables(unit, network))
+        for network in unit.design.networks
+    ]
     return found
+
+
+def _deep_variables(unit: Predictor, network: NetworkBlock) -> tuple[str, ...]:
+    """Columns of the table that a network reads, or the terms that it is orthogonal to."""
+    protected = set(unit.effects[network.label].protected.tolist())
+    names = list(network.variables)
+    for block, _ in unit.blocks.values():
+        own = block.term_variables if block.terms else {block.label: block.variables}
+        for label, variables in own.items():
+            index = unit.design.slices[label]
+            if protected.intersection(range(index.start, index.stop)):
+                names += variables
+    return tuple(dict.fromkeys(names))
 
 
 def _levels_together(predictors: Predictors, u: int, term: str) -> Place | None:
@@ -209,18 +248,14 @@ def grid_of(place: Place, profile: Profile, points: int | None) -> pd.DataFrame 
     DataFrame or None
         None where no grid shows the term: more than two numeric variables, or arrays.
     """
-    numeric = [name for name in place.variables if name in profile.ranges]
-    factors = [name for name in place.variables if name in profile.levels]
+    numeric, factors = profile.axes(place)
     if len(numeric) > 2 or len(numeric) + len(factors) < len(place.variables):
         return None
     if place.levels:
-        factors.append(place.by)
+        factors[place.by] = place.levels
     size = points or (GRID if len(numeric) < 2 else SURFACE)
-    axes: list[Sequence[Any]] = [profile.levels[name] for name in factors]
-    if place.levels:
-        axes[-1] = place.levels
-    axes += [np.linspace(*profile.ranges[name], size).tolist() for name in numeric]
-    rows = list(itertools.product(*axes))
+    sides = [np.linspace(*profile.ranges[name], size).tolist() for name in numeric]
+    rows = list(itertools.product(*factors.values(), *sides))
     table = pd.DataFrame(rows, columns=[*factors, *numeric])
     if place.by and not place.levels:
         table[place.by] = 1.0
@@ -241,7 +276,11 @@ def table_of(
         The term has too many variables for a grid and nothing else to be shown at.
     """
     if not isinstance(grid, int | np.integer | None):
-        return pd.DataFrame(grid).reset_index(drop=True)
+        given = pd.DataFrame(grid).reset_index(drop=True)
+        if place.levels and place.by not in given:
+            levels = pd.DataFrame({place.by: list(place.levels)})
+            return _with_levels(levels.merge(given, how="cross"), profile)
+        return given
     table = grid_of(place, profile, None if grid is None else int(grid))
     if table is not None:
         return table

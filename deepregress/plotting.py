@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy.spatial
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -40,7 +41,12 @@ MOST_POINTS = 800
 """Of more rows an evenly spaced part is drawn."""
 RESIDUAL_ROOM = 1.0
 """Partial residuals may widen a panel by this share of the effect's own range on each side."""
-LONG_LABELS = 24
+LONG_LABELS = 34
+"""Level names of more letters in all stand on the vertical axis."""
+OUTLIERS = 0.005
+"""Share of partial residuals at either end that may fall outside a panel."""
+TOO_FAR = 0.1
+"""A surface is not drawn farther from any row than this share of the panel, as in mgcv."""
 STYLE = {"labelsize": 8, "titlesize": 9.5}
 
 
@@ -98,10 +104,8 @@ class Source:
         shown = partial_effect(
             self.predictors, place, table, self.profile, level=level, simultaneous=False
         )
-        numeric = tuple(name for name in place.variables if name in self.profile.ranges)
-        fixed_by = (place.by,) if place.levels else ()
-        factors = [n for n in place.variables if n in self.profile.levels and n not in fixed_by]
-        rows = self._rows(place)
+        axes, factors = self.profile.axes(place)
+        numeric, rows = tuple(axes), self._rows(place)
         on_grid = grid_of(place, self.profile, 2) is not None and (numeric or factors)
         return Panel(
             title=label if len(self.predictors.units) == 1 else f"{unit.parameter}:  {label}",
@@ -124,13 +128,14 @@ class Source:
     def _note(self, place: Place, parameter: str) -> str:
         label = place.labels[0]
         if place.kind == "smooth":
-            return f"edf {self.edf[parameter, label]:.1f}"
+            unit = f", at {place.by} = 1" if place.by and not place.levels else ""
+            return f"edf {self.edf[parameter, label]:.1f}{unit}"
         if place.kind == "linear":
             return ""
         value = effect(self.predictors, place, self.frame, self.profile).value
         total = float(self.eta[:, place.unit].var())
         share = float(value.var()) / total if total > 0 else 0.0
-        return f"sd {value.std():.2g}, {100 * share:.0f} % of the predictor's variance"
+        return f"sd {value.std():.2g}, {100 * share:.0f} % of the variance of the predictor"
 
     def _residuals(self, place: Place, numeric: tuple[str, ...], rows: Array) -> Vector | None:
         """Partial residuals where they can be read: curves of the first parameter, y continuous."""
@@ -168,9 +173,9 @@ def _draw(ax: Axes, panel: Panel) -> None:
         return
     if panel.numeric:
         _curves(ax, panel)
+        ax.set_ylabel(panel.ylabel, fontsize=STYLE["labelsize"])
     else:
         _levels(ax, panel)
-    ax.set_ylabel(panel.ylabel, fontsize=STYLE["labelsize"])
 
 
 def _curves(ax: Axes, panel: Panel) -> None:
@@ -181,7 +186,7 @@ def _curves(ax: Axes, panel: Panel) -> None:
     if panel.factors:
         keys = list(panel.factors)
         groups = [
-            (", ".join(map(str, key)), part)
+            (_level(key), part)
             for key, part in panel.table.groupby(keys, observed=True, sort=False)
         ]
     for i, (label, part) in enumerate(groups):
@@ -201,8 +206,8 @@ def _curves(ax: Axes, panel: Panel) -> None:
         values = panel.residuals[some]
         ax.scatter(shown[some], values, s=6, color=POINTS, alpha=0.45, lw=0, zorder=1)
         room = RESIDUAL_ROOM * (high - low)
-        low = max(low - room, min(low, float(panel.residuals.min())))
-        high = min(high + room, max(high, float(panel.residuals.max())))
+        least, most = np.quantile(panel.residuals, [OUTLIERS, 1.0 - OUTLIERS])
+        low, high = max(low - room, min(low, least)), min(high + room, max(high, most))
     margin = 0.06 * (high - low)
     ax.set_ylim(low - 1.5 * margin, high + margin)
     ax.plot(
@@ -214,7 +219,7 @@ def _curves(ax: Axes, panel: Panel) -> None:
 
 def _levels(ax: Axes, panel: Panel) -> None:
     """Points with intervals for the levels of factors."""
-    names = [", ".join(map(str, row)) for row in panel.table[list(panel.factors)].to_numpy()]
+    names = [_level(row) for row in panel.table[list(panel.factors)].to_numpy().tolist()]
     place = np.arange(len(names))
     value = panel.table["effect"].to_numpy(dtype=float)
     below, above = value - panel.table["lower"], panel.table["upper"] - value
@@ -226,14 +231,18 @@ def _levels(ax: Axes, panel: Panel) -> None:
         ax.set_yticks(place, names, fontsize=7 if len(names) < 20 else 5)
         ax.set_ylim(-0.6, len(names) - 0.4)
         ax.set_xlabel(panel.ylabel, fontsize=STYLE["labelsize"])
-        panel_label = ""
     else:
         ax.axhline(0.0, color="0.75", lw=0.7, zorder=0)
         ax.errorbar(place, value, yerr=(below, above), fmt="o", ms=4, color=INK, ecolor=INK, lw=1.1)
         ax.set_xticks(place, names)
         ax.set_xlim(-0.6, len(names) - 0.4)
-        panel_label = ", ".join(panel.factors)
-        ax.set_xlabel(panel_label, fontsize=STYLE["labelsize"])
+        ax.set_xlabel(", ".join(panel.factors), fontsize=STYLE["labelsize"])
+        ax.set_ylabel(panel.ylabel, fontsize=STYLE["labelsize"])
+
+
+def _level(values: Sequence[object]) -> str:
+    """Levels of several factors as one label; 1.0 is shown as 1."""
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
 
 
 def _surface(ax: Axes, panel: Panel) -> None:
@@ -245,21 +254,30 @@ def _surface(ax: Axes, panel: Panel) -> None:
         for factor in panel.factors:
             part = part[part[factor] == first[factor]]
     wide = part.pivot(index=y_name, columns=x_name, values="effect")
-    size = float(np.abs(wide.to_numpy()).max())
-    filled = ax.contourf(
-        wide.columns, wide.index, wide.to_numpy(), cmap="RdBu_r", vmin=-size, vmax=size, levels=14
-    )
+    x, y = panel.rug[x_name], panel.rug[y_name]
+    across, up = np.meshgrid(wide.columns.to_numpy(float), wide.index.to_numpy(float))
+    value = np.ma.masked_where(_distance(across, up, x, y) > TOO_FAR, wide.to_numpy())
+    size = float(np.abs(value).max())
+    filled = ax.contourf(across, up, value, cmap="RdBu_r", vmin=-size, vmax=size, levels=14)
     every_second = np.asarray(filled.levels)[::2]
     lines = ax.contour(filled, levels=every_second, colors="0.25", linewidths=0.4)
     ax.clabel(lines, fontsize=6)
-    some = thinned(len(panel.rug[x_name]))
-    x, y = panel.rug[x_name][some], panel.rug[y_name][some]
-    ax.scatter(x, y, s=3, color="black", alpha=0.35, lw=0)
+    some = thinned(len(x))
+    ax.scatter(x[some], y[some], s=3, color="black", alpha=0.35, lw=0)
     bar = ax.figure.colorbar(filled, ax=ax, pad=0.02, aspect=30)
     bar.ax.tick_params(labelsize=7)
     bar.set_label(panel.ylabel, fontsize=STYLE["labelsize"])
     ax.set_xlabel(x_name, fontsize=STYLE["labelsize"])
     ax.set_ylabel(y_name, fontsize=STYLE["labelsize"])
+
+
+def _distance(across: Matrix, up: Matrix, x: Vector, y: Vector) -> Matrix:
+    """Distance of grid points to the nearest row, both axes scaled to the unit interval."""
+    low, size = np.array([x.min(), y.min()]), np.array([np.ptp(x), np.ptp(y)])
+    rows = (np.column_stack([x, y]) - low) / size
+    points = (np.column_stack([across.ravel(), up.ravel()]) - low) / size
+    distance, _ = scipy.spatial.KDTree(rows).query(points)
+    return np.asarray(distance).reshape(across.shape)
 
 
 def _histogram(ax: Axes, values: Vector) -> None:
@@ -268,9 +286,11 @@ def _histogram(ax: Axes, values: Vector) -> None:
 
 
 def _dress(ax: Axes, title: str, note: str = "") -> None:
-    ax.set_title(title, fontsize=STYLE["titlesize"], loc="left", color=INK)
-    if note:
-        ax.set_title(note, fontsize=7.5, loc="right", color="0.4")
+    ax.set_title(title, fontsize=STYLE["titlesize"], loc="left", color=INK, pad=16 if note else 6)
+    ax.annotate(
+        note, (0.0, 1.0), (0.0, 5.0), xycoords="axes fraction", textcoords="offset points",
+        fontsize=7.5, color="0.4",
+    )  # fmt: skip
     ax.tick_params(labelsize=7.5)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
