@@ -5,8 +5,8 @@
     V_e  = P^-1 H P^-1       frequentist covariance of the estimator
     F    = P^-1 H            edf of a term: sum of its diagonal entries; edf1 = tr(2 F - F F)
 
-A smooth term f = X c is tested by T = c' (V_f)^r- c, the Wald statistic in the r = edf1 best determined
-directions of f; with k = floor(r), nu = r - k the null distribution is that of
+A smooth term f = X c is tested by T = c' (V_f)^r- c, the Wald statistic in the r = edf1 best
+determined directions of f; with k = floor(r), nu = r - k the null distribution is that of
 
     chi2(k - 1) + nu_1 chi2(1) + nu_2 chi2(1),   nu_1,2 = (1 + nu +- sqrt(1 - nu^2)) / 2,
 
@@ -32,7 +32,7 @@ from deepregress.linalg import Factor, Matrix, Vector
 from deepregress.solvers.base import Solution
 
 LEAST_SADDLE = 0.05
-"""Least distance of the contour from the pole at 0, as a part of that to the nearest branch point."""
+"""Distance of the contour from the pole at 0, at least, in units of the nearest branch point."""
 CONTOUR_STEP, CONTOUR_END = 0.01, 12.0
 
 
@@ -71,6 +71,7 @@ class Inference:
             H[d, :] = 0.0
             H[:, d] = 0.0
             H[d, d] = own
+        H = nearest_semidefinite(H, S)
         factor = Factor.of(H + S)
         if factor is None:
             raise FitError(
@@ -82,6 +83,20 @@ class Inference:
         edf = np.diagonal(F).copy()
         edf1 = 2.0 * edf - np.sum(F * F.T, axis=1)
         return cls(V, F @ V, edf, edf1)
+
+
+def nearest_semidefinite(H: Matrix, S: Matrix) -> Matrix:
+    """H with its negative eigenvalues raised to zero, in the metric diag(H + S).
+
+    At a penalised maximum H + S is positive definite but H need not be; a negative information
+    would give negative degrees of freedom. mgcv raises them too.
+    """
+    d = 1.0 / np.sqrt(np.maximum(np.diagonal(H + S), np.finfo(float).tiny))
+    values, vectors = scipy.linalg.eigh(d[:, None] * H * d)
+    if values.size == 0 or values[0] >= 0.0:
+        return H
+    root = (np.sqrt(np.maximum(values, 0.0)) * vectors) / d[:, None]
+    return np.asarray(root @ root.T)
 
 
 @dataclass(frozen=True)
@@ -155,7 +170,7 @@ def _fractional(z: Vector, whole: int, part: float, sign: float) -> float:
 
 
 def _tail(statistic: float, weights: Vector, residual_df: float | None) -> float:
-    """P(sum_i weights_i chi2(1) > statistic), with statistic scaled by chi2(df) / df if df is given."""
+    """P(sum_i weights_i chi2(1) > statistic), or times chi2(df) / df where df is given."""
     if np.allclose(weights, 1.0):
         m = len(weights)
         if residual_df is None:
@@ -174,8 +189,8 @@ def weighted_chi2_sf(x: float, weights: Vector, df: Vector) -> float:
     """P(sum_i weights_i chi2(df_i) > x), with relative accuracy in the tail.
 
     The inversion integral  1 / (2 pi i) int exp(K(s) - s x) / s ds,  K the cumulant generating
-    function, along s(t) = c + h (i sinh t + cosh t - 1) through (or right of) the saddlepoint c: the
-    integrand decays doubly exponentially and the trapezoidal rule is exact to rounding.
+    function, along s(t) = c + h (i sinh t + cosh t - 1) through (or right of) the saddlepoint c:
+    the integrand decays doubly exponentially and the trapezoidal rule is exact to rounding.
 
     Parameters
     ----------
@@ -210,7 +225,7 @@ def normal_quantile(level: float) -> float:
 
 def row_variance(X: Matrix, cov: Matrix) -> Vector:
     """Variances of the rows of X c, (n_obs,), without an n x n array."""
-    return np.maximum(np.einsum("ij,ij->i", X @ cov, X), 0.0)
+    return np.asarray(np.maximum(np.einsum("ij,ij->i", X @ cov, X), 0.0))
 
 
 def term_sum(values: Vector, slices: Sequence[slice]) -> Vector:

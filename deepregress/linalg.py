@@ -82,7 +82,8 @@ def one_blas_thread() -> contextlib.AbstractContextManager[object]:
     The products of a fit are tall and thin: a second BLAS thread spins more than it works, and
     rows in chunks keep further cores busy instead.
     """
-    return _blas().limit(limits=1, user_api="blas")
+    limiter: contextlib.AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
+    return limiter
 
 
 # Rows per chunk of a QR by rows: a few dozen columns of it stay in cache.

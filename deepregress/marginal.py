@@ -26,8 +26,9 @@ import scipy.linalg
 
 from deepregress.errors import FitError
 from deepregress.linalg import Array, Factor, Matrix, Vector
-from deepregress.objective import Objective, UnitPenalty
-from deepregress.solvers.newton import State, curvature, maximise
+from deepregress.objective import Objective
+from deepregress.penalty import PlacedPenalty
+from deepregress.solvers.newton import DECREMENT, State, TotalPenalty, curvature, maximise
 
 RANGE_TOLERANCE = 1e-9
 """Eigenvalues of a penalty below this fraction of its largest count as its null space."""
@@ -38,7 +39,9 @@ class Penalty:
     """A quadratic penalty placed in the joint coefficient vector."""
 
     index: slice
-    given: UnitPenalty
+    given: PlacedPenalty
+    root: Matrix
+    """E_j with S_j = E_j' E_j, (rank, p)."""
 
     @property
     def estimated(self) -> bool:
@@ -52,8 +55,13 @@ class Penalty:
     def times(self, coef: Vector) -> Vector:
         """S_j coef, (n_coef,)."""
         out = np.zeros_like(coef)
-        out[self.index] = self.given.S @ coef[self.index]
+        out[self.index] = self.root.T @ (self.root @ coef[self.index])
         return out
+
+    def roughness(self, coef: Vector) -> float:
+        """coef' S_j coef."""
+        rough = self.root @ coef[self.index]
+        return float(rough @ rough)
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class Problem:
     def of(cls, objective: Objective) -> Problem:
         """Place the penalties of all units."""
         penalties = tuple(
-            Penalty(slice(unit.start + p.index.start, unit.start + p.index.stop), p)
+            Penalty(slice(unit.start + p.index.start, unit.start + p.index.stop), p, _root(p.S))
             for unit, given in zip(objective.slices, objective.units, strict=True)
             for p in given.penalties
         )
@@ -120,12 +128,17 @@ class Problem:
         """M: free coefficients no penalty touches."""
         return len(self.free) - sum(group.rank for group in self.groups)
 
-    def total(self, lam: Vector) -> Matrix:
-        """S = sum_j lam_j S_j, (n_coef, n_coef)."""
-        S = np.zeros((self.objective.n_coef, self.objective.n_coef))
+    def total(self, lam: Vector) -> TotalPenalty:
+        """S = sum_j lam_j S_j, (n_coef, n_coef), with its root."""
+        n_coef = self.objective.n_coef
+        S = np.zeros((n_coef, n_coef))
+        E = np.zeros((sum(len(p.root) for p in self.penalties), n_coef))
+        at = 0
         for lam_j, p in zip(lam, self.penalties, strict=True):
             S[p.index, p.index] += lam_j * p.given.S
-        return S
+            E[at : at + len(p.root), p.index] = np.sqrt(lam_j) * p.root
+            at += len(p.root)
+        return TotalPenalty(S, E)
 
     def log_pseudo_det(self, lam: Vector) -> tuple[float, Vector, Matrix]:
         """log|S|_+, its gradient and Hessian in log lam."""
@@ -170,7 +183,13 @@ def _constant_dispersion(objective: Objective) -> int | None:
     unit = objective.units[u]
     if unit.n_coef != 1 or unit.penalties or unit.offset.any() or (unit.X != 1.0).any():
         return None
-    return objective.slices[u].start
+    return int(objective.slices[u].start)
+
+
+def _root(S: Matrix) -> Matrix:
+    values, vectors = scipy.linalg.eigh(S)
+    positive = values > RANGE_TOLERANCE * max(values[-1], 0.0)
+    return np.asarray(np.sqrt(values[positive])[:, None] * vectors[:, positive].T)
 
 
 def _groups(penalties: tuple[Penalty, ...]) -> tuple[Group, ...]:
@@ -202,14 +221,16 @@ class Point:
     """V, to be maximised."""
 
     @classmethod
-    def at(cls, problem: Problem, lam: Vector, state: State) -> Point:
+    def at(
+        cls, problem: Problem, lam: Vector, state: State, *, tolerance: float = DECREMENT
+    ) -> Point:
         """Fit the coefficients at `lam` and the state's dispersion, starting from the state."""
-        S = problem.total(lam)
-        fit = maximise(problem.objective, state, S, free=problem.free)
-        _, factor = curvature(problem.objective, fit.state, S, problem.free)
+        penalty = problem.total(lam)
+        fit = maximise(problem.objective, state, penalty, free=problem.free, tolerance=tolerance)
+        _, factor = curvature(problem.objective, fit.state, penalty.S, problem.free)
         logdet, _, _ = problem.log_pseudo_det(lam)
         value = (
-            fit.state.penalised(S)
+            fit.state.penalised(penalty)
             + 0.5 * logdet
             - 0.5 * factor.logdet()
             + 0.5 * problem.null_dim * np.log(2.0 * np.pi)
@@ -221,8 +242,8 @@ class Point:
 class Slope:
     """Derivatives of V in the estimated log lam and, last, the constant dispersion's predictor.
 
-    gradient (n_hyper,), Hessian of the quadratic model (n_hyper, n_hyper), and the derivatives of the
-    coefficients, (n_coef, n_hyper).
+    gradient (n_hyper,), Hessian of the quadratic model (n_hyper, n_hyper), and the derivatives of
+    the coefficients, (n_coef, n_hyper).
     """
 
     gradient: Vector
@@ -238,7 +259,6 @@ class Slope:
         n_hyper = len(estimated) + (d is not None)
         V = problem.full(point.factor.inverse())
         t = problem.objective.logdet_gradient(b, V)
-        H = point.state.at.H
         _, first, second = problem.log_pseudo_det(lam)
 
         VS = {j: lam[j] * V[:, p.index] @ p.given.S for j, p in enumerate(problem.penalties)}
@@ -248,7 +268,8 @@ class Slope:
         for i, j in enumerate(estimated):
             index_j = problem.penalties[j].index
             moves[:, i] = -(V @ Sb[j])
-            trace, rough = np.trace(VS[j][index_j]), float(b @ Sb[j])
+            trace = float(np.trace(VS[j][index_j]))
+            rough = lam[j] * problem.penalties[j].roughness(b)
             gradient[i] = 0.5 * (first[j] - trace - rough)
             for h, k in enumerate(estimated):
                 index_k = problem.penalties[k].index

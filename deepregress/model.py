@@ -69,8 +69,8 @@ def fit(
     Parameters
     ----------
     formula : str, dict or list
-        "y ~ x + s(z) + deep(w)" for the first parameter; a dict parameter -> formula (or a number that
-        fixes the parameter); or a list ["y ~ x", "scale ~ z"].
+        "y ~ x + s(z) + deep(w)" for the first parameter; a dict parameter -> formula (or a number
+        that fixes the parameter); or a list ["y ~ x", "scale ~ z"].
     data : table or dict of arrays
         pandas, polars or pyarrow table, or a dict whose columns may be arrays (n_obs, ...).
     family : str or Family

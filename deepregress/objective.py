@@ -5,9 +5,9 @@
     grad_u  = X_u' (w g_u)
     H_uv    = X_u' diag(w W_uv) X_v                      negative Hessian of the value
 
-Rows come in chunks whose statistics add, always in the same order, so a fit is deterministic and the
-memory beyond the designs does not grow with the number of rows. Two threads share the chunks: XLA and
-BLAS release the interpreter lock, and each BLAS call stays on one thread (METHODS 3).
+Rows come in chunks whose statistics add, always in the same order, so a fit is deterministic and
+the memory beyond the designs does not grow with the number of rows. Two threads share the chunks:
+XLA and BLAS release the interpreter lock, and each BLAS call stays on one thread (METHODS 3).
 
 References: Wood, Li, Shaddick, Augustin (2017), doi:10.1080/01621459.2016.1195744 (chunked H).
 """
@@ -25,37 +25,11 @@ import numpy as np
 from deepregress.data import Response
 from deepregress.families.base import CHUNK_SIZES, Family, upper_pairs
 from deepregress.linalg import Array, Matrix, Vector
+from deepregress.penalty import PlacedPenalty
 
 _T = TypeVar("_T")
 _CHUNK = CHUNK_SIZES[-1]
 _pool = ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1))
-
-
-@dataclass(frozen=True)
-class UnitPenalty:
-    """A quadratic penalty 1/2 lam c' S c on the coefficients c of one slice of a unit.
-
-    Parameters
-    ----------
-    label : str
-        Term it belongs to.
-    index : slice
-        Its coefficients, counted within the unit.
-    S : Matrix, (p, p)
-        In mgcv's scaling, so that lam is mgcv's `sp` where there is no dispersion.
-    rank : int
-    sp : float or None
-        Fixed smoothing parameter.
-    df : float or None
-        Fixed effective degrees of freedom.
-    """
-
-    label: str
-    index: slice
-    S: Matrix = field(repr=False)
-    rank: int
-    sp: float | None = None
-    df: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +38,7 @@ class Unit:
 
     X: Matrix = field(repr=False)
     offset: Vector = field(repr=False)
-    penalties: tuple[UnitPenalty, ...] = ()
+    penalties: tuple[PlacedPenalty, ...] = ()
 
     @property
     def n_coef(self) -> int:
@@ -167,6 +141,19 @@ class Objective:
                 H[slices[k], slices[k]] = (H[slices[k], slices[k]] + H[slices[k], slices[k]].T) / 2
         return Derivatives(value, gradient, H)
 
+    def fisher_information(self, coef: Vector) -> Matrix:
+        """X' diag(w (dmean / deta)^2 / Var) X of the first predictor's columns."""
+        unit, index = self.units[0], self.slices[0]
+
+        def of_rows(rows: slice) -> Matrix:
+            X = unit.X[rows]
+            eta = self._eta(coef, rows, [each.X[rows] for each in self.units])
+            weight = self.family.fisher_weight(eta) * self.response.weights[rows]
+            return X.T @ (weight[:, None] * X)
+
+        size = index.stop - index.start
+        return sum(self._over_chunks(of_rows), start=np.zeros((size, size)))
+
     def logdet_gradient(self, coef: Vector, V: Matrix) -> Vector:
         """t_j = tr(V dH/dcoef_j), (n_coef,): how the curvature moves with each coefficient.
 
@@ -208,7 +195,7 @@ class Objective:
         )
 
     def with_columns(
-        self, unit: int, columns: Matrix, penalties: Sequence[UnitPenalty]
+        self, unit: int, columns: Matrix, penalties: Sequence[PlacedPenalty]
     ) -> Objective:
         """The objective with further columns (n_obs, m) at the end of one predictor.
 
@@ -223,7 +210,7 @@ class Objective:
         return self._with_unit(unit, replace(old, X=X, penalties=old.penalties + placed))
 
     def sample(self, n: int) -> Objective:
-        """The objective on n rows drawn without replacement, always the same ones; all if n_obs <= n."""
+        """The objective on n random rows, always the same ones; on all where n_obs <= n."""
         if self.n_obs <= n:
             return self
         rows = np.sort(np.random.default_rng(0).choice(self.n_obs, n, replace=False))

@@ -6,9 +6,10 @@
 
    a few times without touching the data; then one safeguarded Newton step in b. Repeat.
 2. Fellner-Schall ignores how H moves with b, which costs up to 0.1 in logLik and edf. So the end is
-   Newton on the Laplace approximate restricted likelihood V itself (module `marginal`), in log lam and
-   a constant dispersion, with the exact gradient and step halving on V.
-3. A fixed `sp` means lam = sp / phi; a fixed `df` means tr(F) of the term = df. Both are solved again
+   Newton on the Laplace approximate restricted likelihood V itself (module `marginal`), in log lam
+   and a constant dispersion, with the exact gradient and step halving on V.
+3. A fixed `sp` means lam = sp / phi; a fixed `df` means tr(F) of the term = df. Both are solved
+again
    for the new dispersion and coefficients until nothing moves.
 
 References: Wood & Fasiolo (2017), doi:10.1111/biom.12666; Wood, Pya & Saefken (2016),
@@ -37,21 +38,29 @@ from deepregress.solvers.newton import (
 )
 
 LAM_RANGE = 1e9
-"""lam_j S_j stays within this factor of H in its block, either way: beyond it a term is its null space
-(or free) to nine digits, and H + S loses the digits that tell the difference."""
+"""lam_j S_j stays within this factor of H in its block, either way: beyond it a term is its null
+space (or free) to nine digits, and H + S loses the digits that tell the difference."""
 INNER_UPDATES = 4
 """Fellner-Schall updates for each pass over the data."""
-LARGEST_UPDATE = 20.0
-WARM_TOLERANCE = 0.05
-"""Largest move of log lam at which the warm start hands over to Newton on V."""
+LARGEST_UPDATE, LARGEST_ROUND = 10.0, 100.0
+"""Largest factor on lam in one update and between two passes over the data."""
+WARM_TOLERANCE, WARM_ROUNDS = 0.2, 20
+"""Largest move of log lam, and number of rounds, at which Newton on V takes over."""
 GRADIENT = 2e-5
 """Largest |dV / dlog lam| at which V counts as maximal: log lam is then known to about 1e-4."""
 LARGEST_STEP = 4.0
 FLATTEST = 1e-4
 """Least curvature of V assumed in any direction of log lam."""
 FIXED_TOLERANCE = 1e-6
+LATER_PREDICTORS = 1e4
+"""Factor on the first lam of predictors after the first: a wiggly scale would follow single
+residuals of a mean that is not smooth yet, where the likelihood has no upper bound."""
 ROUGH_ROWS = 4096
 ROUGH_ROUNDS = 3
+ROUGH_TOLERANCE = 0.1
+"""Log-likelihood that Newton leaves on the table while lam is still far off."""
+SLACK = 0.5
+"""Fall of V that ends Fellner-Schall: more than an unfinished Newton fit explains."""
 MAX_ROUNDS = 100
 MAX_HALVINGS = 12
 
@@ -120,9 +129,9 @@ def start_coef(objective: Objective) -> Vector:
 def _rough_fit(problem: Problem, lam: Vector, state: State) -> tuple[Vector, State]:
     """Smoothing parameters and coefficients from a few rows, one predictor after the other.
 
-    The likelihood of several predictors has poor local maxima near the intercept-only model: a scale
-    that explains what the mean has not yet. So the first predictor is fitted while the others have
-    their intercepts only, then the second joins, and so on.
+    The likelihood of several predictors has poor local maxima near the intercept-only model: a
+    scale that explains what the mean has not yet. So the first predictor is fitted while the others
+    have their intercepts only, then the second joins, and so on.
     """
     sample = problem.on(problem.objective.sample(ROUGH_ROWS))
     if sample.objective is not problem.objective:
@@ -132,15 +141,19 @@ def _rough_fit(problem: Problem, lam: Vector, state: State) -> tuple[Vector, Sta
     for u in wanted[:-1]:
         entered = np.arange(slices[u].stop)
         waiting = np.array(
-            [s.start for s, unit in zip(slices[u + 1 :], sample.objective.units[u + 1 :], strict=True)
+            [s.start for s, unit in zip(slices[u + 1 :], sample.objective.units[u + 1 :],
+            strict=True)
              if unit.n_coef and (unit.X[:, 0] == 1.0).all()],
             dtype=int,
         )  # fmt: skip
         stage = replace(sample, free=np.setdiff1d(entered, [sample.dispersion]))
         for _ in range(ROUGH_ROUNDS):
-            lam, state, _ = _fellner_schall_step(stage, lam, state)
-            S = sample.total(lam)
-            state = maximise(sample.objective, state, S, free=waiting, tolerance=0.1).state
+            point = Point.at(stage, lam, state, tolerance=ROUGH_TOLERANCE)
+            lam, state, _ = _fellner_schall_step(point)
+            penalty = sample.total(lam)
+            state = maximise(
+                sample.objective, state, penalty, free=waiting, tolerance=ROUGH_TOLERANCE
+            ).state
     lam, state = _fellner_schall(sample, lam, state, [])
     if sample.objective is not problem.objective:
         state = evaluate(problem.objective, state.coef)
@@ -150,24 +163,31 @@ def _rough_fit(problem: Problem, lam: Vector, state: State) -> tuple[Vector, Sta
 def _fellner_schall(
     problem: Problem, lam: Vector, state: State, trace: list[Step]
 ) -> tuple[Vector, State]:
-    """Alternate updates of lam on the quadratic model with Newton steps and dispersion steps."""
-    for _ in range(MAX_ROUNDS):
-        lam, state, change = _fellner_schall_step(problem, lam, state)
-        trace.append(Step("Fellner-Schall", np.nan, change))
-        if change < WARM_TOLERANCE:
+    """Alternate updates of lam with Newton in the coefficients and dispersion steps.
+
+    The updates may pass the maximum of V where H moves much with the coefficients: the best point
+    is kept, and the first fall of V ends them.
+    """
+    best: Point | None = None
+    for _ in range(WARM_ROUNDS):
+        point = Point.at(problem, lam, state, tolerance=ROUGH_TOLERANCE)
+        if not point.converged or (best is not None and point.value < best.value - SLACK):
             break
-    return lam, state
+        best = point
+        lam, state, change = _fellner_schall_step(point)
+        trace.append(Step("Fellner-Schall", -point.value, change))
+        if change < WARM_TOLERANCE:
+            return lam, state
+    return (lam, state) if best is None else (best.lam, best.state)
 
 
-def _fellner_schall_step(
-    problem: Problem, lam: Vector, state: State
-) -> tuple[Vector, State, float]:
+def _fellner_schall_step(point: Point) -> tuple[Vector, State, float]:
     """One round: lam, the state and the largest move of a log lam that still matters."""
-    # the model is asked about other lam than the present one, so H itself has to be positive
-    H, _ = curvature(problem.objective, state, np.zeros_like(state.at.H), problem.free)
+    problem, lam, state = point.problem, point.lam, point.state
+    H, _ = curvature(problem.objective, state, problem.total(lam).S, problem.free)
     working = H @ state.coef[problem.free] + state.at.gradient[problem.free]
     model = _update(problem, H, working, lam, state.coef)
-    state, moved = step_towards(problem.objective, state, model.target, problem.total(model.lam))
+    state, _ = step_towards(problem.objective, state, model.target, problem.total(model.lam))
     shift = _dispersion_step(problem, state, model.edf)
     if shift:
         coef = state.coef.copy()
@@ -176,7 +196,7 @@ def _fellner_schall_step(
     # a term that is all but straight keeps drifting to infinite lam: its moves count by its edf
     weight = np.minimum(1.0, model.penalised_edf)
     moves = np.abs(np.log(model.lam / lam)) * weight
-    return model.lam, state, float(np.max(moves, initial=abs(shift))) if moved else 0.0
+    return model.lam, state, float(np.max(moves, initial=abs(shift)))
 
 
 def _start_lam(problem: Problem, state: State) -> Vector:
@@ -184,19 +204,18 @@ def _start_lam(problem: Problem, state: State) -> Vector:
     H, _ = curvature(problem.objective, state, np.zeros_like(state.at.H), problem.free)
     H = problem.full(H)
     phi = problem.phi(state.coef)
-    return np.array(
-        [
-            p.given.sp / phi
-            if p.given.sp is not None
-            else np.trace(H[p.index, p.index]) / np.trace(p.given.S)
-            for p in problem.penalties
-        ]
-    )
+    first = problem.objective.slices[0]
+    lam = np.empty(len(problem.penalties))
+    for j, p in enumerate(problem.penalties):
+        later = 1.0 if p.index.start < first.stop else LATER_PREDICTORS
+        equal = later * np.trace(H[p.index, p.index]) / np.trace(p.given.S)
+        lam[j] = equal if p.given.sp is None else p.given.sp / phi
+    return lam
 
 
 @dataclass(frozen=True)
 class _Model:
-    """Fellner-Schall on a quadratic model: lam, the maximiser and the effective degrees of freedom."""
+    """Fellner-Schall on a quadratic model: lam, the maximiser, its edf, those of the penalties."""
 
     lam: Vector
     target: Vector
@@ -209,14 +228,21 @@ def _update(problem: Problem, H: Matrix, working: Vector, lam: Vector, coef: Vec
     block = np.ix_(problem.free, problem.free)
     target = coef.copy()
     low, high = _lam_bounds(problem, problem.full(H))
+    low, high = np.maximum(low, lam / LARGEST_ROUND), np.minimum(high, lam * LARGEST_ROUND)
     touched = [j for j, p in enumerate(problem.penalties) if p.index.start in problem.free]
     gained = np.zeros_like(lam)
+    V, previous = np.zeros_like(H), lam
     for update in range(INNER_UPDATES + 1):
-        factor = _factor(H + problem.total(lam)[block])
+        factor = Factor.of(H + problem.total(lam).S[block])
+        if factor is None:
+            # H has negative directions that the present lam no longer covers: stay at the last one
+            lam = previous
+            break
         target[problem.free] = factor.solve(working)
         V = factor.inverse()
         if update == INNER_UPDATES or not touched:
             break
+        previous = lam
         full_V = problem.full(V)
         _, first, _ = problem.log_pseudo_det(lam)
         ratio = np.ones_like(lam)
@@ -224,7 +250,7 @@ def _update(problem: Problem, H: Matrix, working: Vector, lam: Vector, coef: Vec
             p = problem.penalties[j]
             if p.estimated:
                 gained[j] = max(first[j] - lam[j] * p.trace(full_V), _TINY)
-                rough = lam[j] * float(target @ p.times(target))
+                rough = lam[j] * p.roughness(target)
                 ratio[j] = gained[j] / max(rough, _TINY)
             elif p.given.df is not None:
                 ratio[j] = np.exp(_df_step(problem, full_V, problem.full(H), lam, j))
@@ -244,7 +270,7 @@ def _factor(P: Matrix) -> Factor:
 
 
 def _lam_bounds(problem: Problem, H: Matrix) -> tuple[Vector, Vector]:
-    """Range of lam: LAM_RANGE around equal size of penalty and information; none where sp is given."""
+    """LAM_RANGE around equal size of penalty and information; none where sp is given."""
     size = np.array(
         [np.trace(H[p.index, p.index]) / np.trace(p.given.S) for p in problem.penalties]
     )
@@ -256,17 +282,18 @@ def _lam_bounds(problem: Problem, H: Matrix) -> tuple[Vector, Vector]:
 def _df_step(problem: Problem, V: Matrix, H: Matrix, lam: Vector, j: int) -> float:
     """Newton step in log lam_j towards tr(F_jj) = df of the quadratic model."""
     p = problem.penalties[j]
+    wanted = np.nan if p.given.df is None else p.given.df
     edf = float(np.sum(V[p.index] * H[:, p.index].T))
     VSV = V[p.index, p.index] @ (lam[j] * p.given.S) @ V[p.index]
     slope = -float(np.sum(VSV * H[:, p.index].T))
-    return float(np.clip((p.given.df - edf) / min(slope, -_TINY), -2.0, 2.0))
+    return float(np.clip((wanted - edf) / min(slope, -_TINY), -2.0, 2.0))
 
 
 def _dispersion_step(problem: Problem, state: State, edf: float) -> float:
     """Move of the dispersion's predictor towards the stationary point of V.
 
-    With H proportional to exp(-kappa eta), dV/deta = l' + kappa edf / 2, and l' is nearly of the form
-    c exp(-kappa eta) - constant, whose root is one logarithm away.
+    With H proportional to exp(-kappa eta), dV/deta = l' + kappa edf / 2, and l' is nearly of the
+    form c exp(-kappa eta) - constant, whose root is one logarithm away.
     """
     d = problem.dispersion
     if d is None:
@@ -357,7 +384,7 @@ def _search(
     return None
 
 
-# -- 3. Fixed smoothing parameters and the result ---------------------------------------------------
+# -- 3. Fixed smoothing parameters and the result -------------------------------------------------
 
 
 def _fixed_lam(point: Point) -> Vector:
@@ -371,7 +398,7 @@ def _fixed_lam(point: Point) -> Vector:
     H = problem.full(_information(point)) if wanted else point.state.at.H
     block = np.ix_(problem.free, problem.free)
     for _ in range(MAX_ROUNDS if wanted else 0):
-        V = problem.full(_factor((H + problem.total(lam))[block]).inverse())
+        V = problem.full(_factor((H + problem.total(lam).S)[block]).inverse())
         steps = np.array([_df_step(problem, V, H, lam, j) for j in wanted])
         lam[wanted] *= np.exp(steps)
         if np.max(np.abs(steps)) < FIXED_TOLERANCE / 10:
@@ -382,7 +409,7 @@ def _fixed_lam(point: Point) -> Vector:
 def _status(point: Point, gradient: float) -> Status:
     if not point.converged:
         return Status(False, "Newton steps did not reach the penalised maximum")
-    # where V is flat to rounding the gradient cannot be brought further down; mgcv calls that converged
+    # where V is flat to rounding the gradient cannot be brought further down
     if gradient > 500 * GRADIENT:
         return Status(False, f"smoothing parameters not converged (|dV/dlog lam| {gradient:.2g})")
     return Status(True, "converged")
@@ -396,12 +423,23 @@ def _solution(point: Point, status: Status, trace: tuple[Step, ...]) -> Solution
         lam=point.lam,
         loglik=_reported_loglik(problem, point.state),
         reml=-point.value,
-        H=point.state.at.H,
-        S=problem.total(point.lam),
+        H=_reported_information(problem, point.state),
+        S=problem.total(point.lam).S,
         dispersion=problem.dispersion,
         status=status,
         trace=trace,
     )
+
+
+def _reported_information(problem: Problem, state: State) -> Matrix:
+    """H, or the expected information where the model is a generalised linear one, as in R."""
+    objective = problem.objective
+    family = objective.family
+    if not family.exponential or (family.n_units > 1 and problem.dispersion is None):
+        return state.at.H
+    H, first = state.at.H.copy(), objective.slices[0]
+    H[first, first] = objective.fisher_information(state.coef)
+    return H
 
 
 def _reported_loglik(problem: Problem, state: State) -> float:
@@ -414,8 +452,6 @@ def _reported_loglik(problem: Problem, state: State) -> float:
     parameter = family.parameter(str(family.dispersion))
     u = family.parameter_names.index(parameter.name)
     theta = float(parameter.link.inverse(np.float64(state.coef[d])))
-    reported = family.reported_dispersion(
-        response.lower, response.weights, family.mean(eta), theta
-    )
+    reported = family.reported_dispersion(response.lower, response.weights, family.mean(eta), theta)
     eta[:, u] = float(parameter.link.forward(np.float64(reported)))
     return float(response.weights @ family.logpdf(response.lower, eta))

@@ -1,4 +1,4 @@
-"""Contract of every family: densities against SciPy, derivatives against differences, cdf and quantile."""
+"""Contract of every family: density, moments, cdf against SciPy; derivatives by differences."""
 
 import numpy as np
 import pytest
@@ -158,7 +158,9 @@ def test_total_probability_is_one(name):
         assert total == pytest.approx(1.0, abs=1e-7)
 
 
-@pytest.mark.parametrize(("name", "outside"), [("gamma", 0.0), ("poisson", 1.5), ("bernoulli", 2.0)])
+@pytest.mark.parametrize(
+    ("name", "outside"), [("gamma", 0.0), ("poisson", 1.5), ("bernoulli", 2.0)]
+)
 def test_a_response_outside_the_support_is_refused(name, outside):
     with pytest.raises(ResponseError, match=rf"'y': family '{name}' needs .* row 1 .*\(1 of 3"):
         family(name).check(response([1.0, outside, 1.0]))

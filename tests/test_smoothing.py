@@ -13,7 +13,8 @@ from deepregress.families import family
 from deepregress.families.base import CHUNK_SIZES
 from deepregress.inference import Inference, smooth_test, wald_test, weighted_chi2_sf
 from deepregress.marginal import Point, Problem, Slope
-from deepregress.objective import Objective, Unit, UnitPenalty, positive_part
+from deepregress.objective import Objective, Unit, positive_part
+from deepregress.penalty import PlacedPenalty
 from deepregress.smoothing import select, start_coef
 from deepregress.solvers.newton import evaluate, maximise
 
@@ -34,7 +35,7 @@ def unit(n, linear=(), smooths=()):
         Z = centre(X.sum(axis=0))
         S = Z.T @ scale_penalty(X, basis.penalties[0]) @ Z
         blocks.append(X @ Z)
-        penalties.append(UnitPenalty("s(x)", slice(at, at + 7), S, 6, sp, df))
+        penalties.append(PlacedPenalty("s(x)", slice(at, at + 7), S, 6, sp, df))
         at += 7
     return Unit(np.ascontiguousarray(np.hstack(blocks)), np.zeros(n), tuple(penalties))
 
@@ -81,9 +82,14 @@ def test_gradient_and_hessian_are_central_differences(name):
         e = np.zeros(obj.n_coef)
         e[j] = step
         up, down = obj.derivatives(coef + e), obj.derivatives(coef - e)
-        assert (up.value - down.value) / (2 * step) == pytest.approx(at.gradient[j], rel=1e-6, abs=1e-4)
+        assert (up.value - down.value) / (2 * step) == pytest.approx(
+            at.gradient[j], rel=1e-6, abs=1e-4
+        )
         np.testing.assert_allclose(
-            -(up.gradient - down.gradient) / (2 * step), at.H[j], rtol=1e-5, atol=1e-4 * abs(at.H).max()
+            -(up.gradient - down.gradient) / (2 * step),
+            at.H[j],
+            rtol=1e-5,
+            atol=1e-4 * abs(at.H).max(),
         )
 
 
@@ -112,7 +118,9 @@ def test_statistics_of_chunks_add():
     parts = []
     for rows in (slice(0, half), slice(half, n)):
         units = tuple(Unit(u.X[rows], u.offset[rows]) for u in obj.units)
-        parts.append(Objective(obj.family, response(obj.response.lower[rows]), units).derivatives(coef))
+        parts.append(
+            Objective(obj.family, response(obj.response.lower[rows]), units).derivatives(coef)
+        )
     assert whole.value == pytest.approx(sum(p.value for p in parts), rel=1e-12)
     np.testing.assert_allclose(whole.H, sum(p.H for p in parts), rtol=1e-10, atol=1e-8)
     repeated = obj.derivatives(coef)
@@ -190,7 +198,7 @@ def test_normal_with_constant_scale_is_the_closed_form_restricted_likelihood():
     log_det_S = np.log(np.linalg.eigvalsh(penalty.S)[1:]).sum()
 
     def criterion(log_sp, log_phi):
-        """-V of a Gaussian model (Wood 2017, section 6.2.6), sp in units of the response squared."""
+        """-V of a Gaussian model (Wood 2017, section 6.2.6)."""
         sp, phi = np.exp(log_sp), np.exp(log_phi)
         A = X.T @ X + sp * S
         b = np.linalg.solve(A, X.T @ y)
@@ -249,7 +257,9 @@ def test_unpenalised_fits_are_those_of_statsmodels():
 
 def test_fixed_degrees_of_freedom_are_met():
     x, z, y = data("poisson")
-    obj = Objective(family("poisson"), response(y), (unit(300, [], [(x, None, 4.0), (z, None, None)]),))
+    obj = Objective(
+        family("poisson"), response(y), (unit(300, [], [(x, None, 4.0), (z, None, None)]),)
+    )
     edf = Inference.of(select(obj)).edf
     assert edf[1:8].sum() == pytest.approx(4.0, abs=1e-4)
 
@@ -332,3 +342,17 @@ def test_smooth_test_of_an_unpenalised_term_is_the_wald_test():
     wald = wald_test(coef, V, None)
     assert smooth.statistic == pytest.approx(wald.statistic, rel=1e-9)
     assert smooth.p_value == pytest.approx(wald.p_value, rel=1e-9)
+
+
+def test_standard_errors_of_generalised_linear_models_are_from_the_expected_information():
+    x, z, y = data("bernoulli")
+    X = np.column_stack([np.ones(300), x, z])
+    for link, theirs in (
+        ("probit", sm.families.links.Probit()),
+        ("cloglog", sm.families.links.CLogLog()),
+    ):
+        glm = sm.GLM(y, X, family=sm.families.Binomial(theirs)).fit(tol=1e-13)
+        ours = select(Objective(family("bernoulli", link), response(y), (unit(300, [x, z]),)))
+        np.testing.assert_allclose(ours.coef, glm.params, rtol=1e-5, atol=1e-6)
+        errors = np.sqrt(np.diag(Inference.of(ours).cov))
+        np.testing.assert_allclose(errors, glm.bse, rtol=1e-5)

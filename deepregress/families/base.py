@@ -1,15 +1,16 @@
 """Families: from predictors to a response distribution and its row-wise derivatives.
 
 A family says which parameters a distribution has, by which links they hang on their predictors, and
-which `tfd.Distribution` they give. Everything the solvers need follows by automatic differentiation of
-l_i(eta_i) = log f(y_i; theta(eta_i)), a function of the U predictors of one row:
+which `tfd.Distribution` they give. Everything the solvers need follows by automatic differentiation
+of l_i(eta_i) = log f(y_i; theta(eta_i)), a function of the U predictors of one row:
 
     g_i = dl_i / deta_i          (U,)
     W_i = -d2 l_i / deta_i2      (U, U)
     v_i = d <W_i, A_i> / deta_i  (U,)     the third derivatives, contracted with a weight A_i
 
-compiled by XLA for chunks of fixed size: one compilation per family serves every fit of the process,
-whatever its number of rows. Rows are independent, so the gradient of a sum over rows is row-wise.
+compiled by XLA for chunks of fixed size: one compilation per family serves every fit of the
+process, whatever its number of rows. Rows are independent, so the gradient of a sum over rows is
+row-wise.
 
 References: Rigby & Stasinopoulos (2005), doi:10.1111/j.1467-9876.2005.00510.x;
 Wood, Pya & Saefken (2016), doi:10.1080/01621459.2016.1180986.
@@ -87,13 +88,16 @@ class Value:
 class Family(ABC):
     """A response distribution whose parameters all have additive predictors.
 
-    Subclasses give `name`, `default_parameters`, `support`, `density`, `start_values` and, where they
-    exist, closed forms of moments. The row-wise derivatives come from this class.
+    Subclasses give `name`, `default_parameters`, `support`, `density`, `start_values` and, where
+    they exist, closed forms of moments. The row-wise derivatives come from this class.
 
     Attributes
     ----------
     parameters : tuple of Parameter
         The first one is what a single formula models.
+    exponential : bool
+        Whether the family is an exponential dispersion family in its first parameter, the mean: a
+        generalised linear model where nothing else has covariates.
     dispersion : str or None
         The parameter whose intercept, when nothing else models it, is estimated with the smoothing
         parameters from the restricted likelihood (the residual scale of a linear model).
@@ -105,6 +109,7 @@ class Family(ABC):
     about: ClassVar[str]
     support: ClassVar[str]
     discrete: ClassVar[bool] = False
+    exponential: ClassVar[bool] = False
     dispersion: ClassVar[str | None] = None
 
     @classmethod
@@ -209,10 +214,7 @@ class Family(ABC):
         """Predictors (U,) of the intercept-only model by moments."""
         theta = self.start_values(response.lower, response.weights)
         return np.array(
-            [
-                float(p.link.forward(tf.constant(theta[p.name], tf.float64)))
-                for p in self.parameters
-            ]
+            [float(p.link.forward(tf.constant(theta[p.name], tf.float64))) for p in self.parameters]
         )
 
     def dispersion_of(self, theta: float) -> float:
@@ -226,6 +228,18 @@ class Family(ABC):
     @abstractmethod
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
         """2 phi (l(y; mean = y) - l(y; mean)) row by row, the units of `dispersion_of`."""
+
+    def fisher_weight(self, eta: Matrix) -> Vector:
+        """(dmean / deta)^2 / Var(y), (n_obs,): expected curvature in the first predictor."""
+        first = tf.constant(eta[:, 0])
+        with tf.GradientTape() as tape:
+            tape.watch(first)
+            mean = self.parameters[0].link.inverse(first)
+        slope = tape.gradient(mean, first).numpy()
+        variance = self.variance(eta)
+        # a distribution that is a point in float64 has no slope either: the limit is 0
+        collapsed = variance <= 0
+        return np.asarray(np.where(collapsed, 0.0, slope**2 / np.where(collapsed, 1.0, variance)))
 
     # -- moments, probabilities ----------------------------------------------------------------
 
@@ -259,7 +273,7 @@ class Family(ABC):
     def row_derivatives(
         self, rows: Mapping[str, Array], eta: Matrix
     ) -> tuple[Vector, Matrix, Matrix]:
-        """l (n,), its gradient (n, U) and W, the upper triangle of -d2l row by row (n, U(U+1)/2)."""
+        """l (n,), gradient (n, U) and W, the packed upper triangle of -d2l, (n, U (U + 1) / 2)."""
         return _in_chunks(_derivatives, self, rows, (eta,))
 
     def contracted_third(self, rows: Mapping[str, Array], eta: Matrix, weight: Matrix) -> Matrix:
@@ -267,7 +281,8 @@ class Family(ABC):
 
         Off-diagonal pairs of `weight` count once: give them twice the symmetric weight.
         """
-        return _in_chunks(_third, self, rows, (eta, weight))[0]
+        third: Matrix = _in_chunks(_third, self, rows, (eta, weight))[0]
+        return third
 
 
 _F = TypeVar("_F", bound=Family)

@@ -32,6 +32,7 @@ class Normal(Family):
     name: ClassVar[str] = "normal"
     about: ClassVar[str] = "normal, mean loc and standard deviation scale"
     support: ClassVar[str] = "finite numbers"
+    exponential: ClassVar[bool] = True
     dispersion: ClassVar[str | None] = "scale"
 
     @classmethod
@@ -74,6 +75,7 @@ class Gamma(Family):
     name: ClassVar[str] = "gamma"
     about: ClassVar[str] = "gamma, variance dispersion * mean^2"
     support: ClassVar[str] = "positive finite numbers"
+    exponential: ClassVar[bool] = True
     dispersion: ClassVar[str | None] = "dispersion"
 
     @classmethod
@@ -87,8 +89,8 @@ class Gamma(Family):
         return tfd.Gamma(**_gamma_arguments(values))
 
     def log_likelihood(self, rows: Mapping[str, Tensor], eta: Tensor) -> Tensor:
-        # tfd.Gamma takes xlogy(concentration - 1, y), whose derivative TensorFlow sets to zero where
-        # concentration is exactly 1; the distribution of log y has no such term
+        # tfd.Gamma takes xlogy(concentration - 1, y), whose derivative TensorFlow sets to zero
+        # where concentration is exactly 1; the distribution of log y has no such term
         log_y = tf.math.log(rows["lower"])
         return tfd.ExpGamma(**_gamma_arguments(self.values(eta))).log_prob(log_y) - log_y
 

@@ -28,6 +28,7 @@ class Bernoulli(Family):
     name: ClassVar[str] = "bernoulli"
     about: ClassVar[str] = "binary response, probability of the second level (or of 1)"
     support: ClassVar[str] = "0 or 1 (or a factor of two levels)"
+    exponential: ClassVar[bool] = True
     discrete: ClassVar[bool] = True
     takes_levels: ClassVar[bool] = True
 
@@ -39,7 +40,7 @@ class Bernoulli(Family):
         return tfd.Bernoulli(logits=values["prob"].logit, dtype=values["prob"].eta.dtype)
 
     def in_support(self, y: Array) -> Array:
-        return np.isin(y, (0.0, 1.0))
+        return np.asarray(np.isin(y, (0.0, 1.0)))
 
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
         # half an observation of each kind keeps the start finite for an all-0 or all-1 response
@@ -47,7 +48,10 @@ class Bernoulli(Family):
         return {"prob": (float(weights @ y) + 0.5) / (total + 1.0)}
 
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
-        return -2.0 * (scipy.special.xlogy(y, mean) + scipy.special.xlog1py(1.0 - y, -mean))
+        deviance: Vector = -2.0 * (
+            scipy.special.xlogy(y, mean) + scipy.special.xlog1py(1.0 - y, -mean)
+        )
+        return deviance
 
     def cdf(self, y: Array, eta: Matrix) -> Vector:
         below = 1.0 - self.mean(eta)
@@ -68,6 +72,7 @@ class Poisson(Family):
     name: ClassVar[str] = "poisson"
     about: ClassVar[str] = "counts, variance equal to the mean"
     support: ClassVar[str] = "counts 0, 1, 2, ..."
+    exponential: ClassVar[bool] = True
     discrete: ClassVar[bool] = True
 
     @classmethod
@@ -78,7 +83,7 @@ class Poisson(Family):
         return tfd.Poisson(log_rate=values["mean"].log, force_probs_to_zero_outside_support=True)
 
     def in_support(self, y: Array) -> Array:
-        return np.isfinite(y) & (y >= 0) & (y == np.floor(y))
+        return np.asarray(np.isfinite(y) & (y >= 0) & (y == np.floor(y)))
 
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
         # half a count keeps the start finite for an all-0 response
@@ -86,7 +91,8 @@ class Poisson(Family):
         return {"mean": (float(weights @ y) + 0.5) / (total + 0.5)}
 
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
-        return 2.0 * (scipy.special.xlogy(y, y / mean) - (y - mean))
+        deviance: Vector = 2.0 * (scipy.special.xlogy(y, y / mean) - (y - mean))
+        return deviance
 
     def quantile(self, probability: Array, eta: Matrix) -> Vector:
         return count_quantile(self, probability, eta)

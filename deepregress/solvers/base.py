@@ -1,8 +1,8 @@
 """What solvers take and return.
 
-A structured solver maps an `Objective` to a `Solution`; the semi-structured solver receives one, and
-a `NetworkTrainer`, as arguments and alternates them (METHODS 5.1). `Training` holds all choices of
-the latter.
+A structured solver maps an `Objective` to a `Solution`; the semi-structured solver receives one,
+and a `NetworkTrainer`, as arguments and alternates them (METHODS 5.1). `Training` holds all choices
+of the latter.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Solution:
     reml : float
         Negative Laplace approximate (restricted) marginal likelihood; smaller is better.
     H : Matrix, (n_coef, n_coef)
-        Negative Hessian of the log-likelihood at `coef`.
+        Negative Hessian of the log-likelihood at `coef`; the expected one for a generalised linear
+        model (a mean with covariates, at most a constant dispersion beside it), as in R.
     S : Matrix, (n_coef, n_coef)
         Total penalty sum_j lam_j S_j.
     dispersion : int or None

@@ -4,8 +4,9 @@
 
 1. H = -d2l/dcoef2, P = H + S. Where P is not positive definite the row-wise positive part of W
    replaces W for this step; where that is still singular a ridge is added.
-2. step = P^-1 (gradient - S coef), halved while the penalised log-likelihood falls or is not finite.
-3. Converged when the decrement  1/2 step' P step,  the likelihood still to be gained, is negligible.
+2. step = P^-1 (gradient - S coef), halved while the penalised log-likelihood falls or is not
+finite. 3. Converged when the decrement  1/2 step' P step,  the likelihood still to be gained, is
+negligible.
 
 References: Wood, Pya & Saefken (2016), doi:10.1080/01621459.2016.1180986, section 3.2.
 """
@@ -28,15 +29,36 @@ RIDGE = 1e-8
 
 
 @dataclass(frozen=True)
+class TotalPenalty:
+    """The penalty 1/2 coef' S coef of all terms together, S = E' E.
+
+    Its value is taken as 1/2 |E coef|^2: where a smoothing parameter is huge and the term straight,
+    coef' S coef is the difference of huge numbers.
+    """
+
+    S: Matrix
+    E: Matrix
+
+    def value(self, coef: Vector) -> float:
+        """1/2 coef' S coef."""
+        rough = self.E @ coef
+        return 0.5 * float(rough @ rough)
+
+    def gradient(self, coef: Vector) -> Vector:
+        """S coef."""
+        return np.asarray(self.E.T @ (self.E @ coef))
+
+
+@dataclass(frozen=True)
 class State:
     """A coefficient vector and the derivatives of the log-likelihood there."""
 
     coef: Vector
     at: Derivatives
 
-    def penalised(self, S: Matrix) -> float:
+    def penalised(self, penalty: TotalPenalty) -> float:
         """l - 1/2 coef' S coef."""
-        return self.at.value - 0.5 * float(self.coef @ S @ self.coef)
+        return self.at.value - penalty.value(self.coef)
 
 
 @dataclass(frozen=True)
@@ -80,9 +102,9 @@ def curvature(objective: Objective, state: State, S: Matrix, free: Array) -> tup
 
 
 def step_towards(
-    objective: Objective, state: State, target: Vector, S: Matrix
+    objective: Objective, state: State, target: Vector, penalty: TotalPenalty
 ) -> tuple[State, bool]:
-    """The furthest of target, half way, quarter way ... that does not lower the penalised likelihood.
+    """The furthest of target, half way, ... that does not lower the penalised likelihood.
 
     Returns
     -------
@@ -90,13 +112,13 @@ def step_towards(
     moved : bool
         False where no step was found; the state is then the old one.
     """
-    before = state.penalised(S)
+    before = state.penalised(penalty)
     # the sum over rows is known to rounding only: a fall below that is none
     slack = 1e-13 * (abs(state.at.value) + objective.n_obs)
     step = target - state.coef
     for _ in range(MAX_HALVINGS):
         trial = evaluate(objective, state.coef + step)
-        if np.isfinite(trial.at.value) and trial.penalised(S) >= before - slack:
+        if np.isfinite(trial.at.value) and trial.penalised(penalty) >= before - slack:
             return trial, True
         step = step / 2.0
     return state, False
@@ -105,7 +127,7 @@ def step_towards(
 def maximise(
     objective: Objective,
     state: State,
-    S: Matrix,
+    penalty: TotalPenalty,
     *,
     free: Array,
     tolerance: float = DECREMENT,
@@ -118,8 +140,7 @@ def maximise(
     objective : Objective
     state : State
         Where to start.
-    S : Matrix, (n_coef, n_coef)
-        Total penalty.
+    penalty : TotalPenalty
     free : array of int, (n_free,)
     tolerance : float
         Decrement at which to stop, log-likelihood units.
@@ -127,14 +148,14 @@ def maximise(
     if not len(free):
         return Maximum(state, 0, converged=True)
     for steps in range(max_steps):
-        gradient = (state.at.gradient - S @ state.coef)[free]
-        _, factor = curvature(objective, state, S, free)
+        gradient = (state.at.gradient - penalty.gradient(state.coef))[free]
+        _, factor = curvature(objective, state, penalty.S, free)
         direction = factor.solve(gradient)
         if 0.5 * float(gradient @ direction) < tolerance:
             return Maximum(state, steps, converged=True)
         target = state.coef.copy()
         target[free] += direction
-        state, moved = step_towards(objective, state, target, S)
+        state, moved = step_towards(objective, state, target, penalty)
         if not moved:
             return Maximum(state, steps, converged=False)
     return Maximum(state, max_steps, converged=False)
