@@ -71,6 +71,10 @@ CONTRACT = {
     "numpy": "y ~ np.sqrt(x)",
     "polynomial": "y ~ poly(x, 3)",
     "splines of formulaic": "y ~ bs(x, df=5, extrapolation='extend')",
+    "splines that span the intercept": "y ~ bs(x, df=6, include_intercept=True)",
+    "splines instead of the intercept": "y ~ 0 + bs(x, df=6, include_intercept=True)",
+    "natural splines": "y ~ cr(x, df=4, constraints='center')",
+    "cyclic splines": "y ~ cc(x, df=4, constraints='center')",
     "standardised": "y ~ scale(x) + center(z)",
     "identity": "y ~ I(x**2) + I(x * z)",
     "quoted": "y ~ `my x` + log(`my x` + 1)",
@@ -230,6 +234,16 @@ def test_bs_is_that_of_r():
     np.testing.assert_allclose(
         built.evaluate(at).X[:, 1:], LINEAR["bspline"]["basis_at_x"], atol=1e-12
     )
+
+
+def test_splines_that_span_the_intercept_lose_a_column_beside_it_only():
+    beside, _ = design("y ~ bs(x, df=6, include_intercept=True)")
+    alone, frame = design("y ~ 0 + bs(x, df=6, include_intercept=True)")
+    assert (beside.n_coef, alone.n_coef) == (6, 6)
+    assert "(Intercept)" in beside.names
+    np.testing.assert_allclose(alone.evaluate(frame).X.sum(axis=1), 1.0, atol=1e-12)
+    first = frame.rows(slice(0, 1))
+    np.testing.assert_allclose(alone.evaluate(first).X, alone.evaluate(frame).X[:1], atol=1e-12)
 
 
 def test_a_term_knows_its_columns_and_variables():
