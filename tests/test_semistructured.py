@@ -10,7 +10,8 @@ from deepregress import families, networks
 from deepregress.data import Response
 from deepregress.errors import FitError
 from deepregress.networks import resolve
-from deepregress.objective import Objective, Unit, UnitPenalty
+from deepregress.objective import Objective, Unit
+from deepregress.penalty import PlacedPenalty
 from deepregress.predictor import evaluate, fresh_members
 from deepregress.smoothing import select
 from deepregress.solvers.base import Epoch, Status, Trained, Training
@@ -102,7 +103,7 @@ def test_projection_and_multiplier(fitted):
 def test_the_structured_part_is_refitted_with_a_ridge_on_the_multiplier(fitted):
     objective, _, result = fitted
     column = result.objective.units[0].X[:, [-1]]
-    ridge = UnitPenalty("deep", slice(0, 1), np.eye(1), 1)
+    ridge = PlacedPenalty("deep", slice(0, 1), np.eye(1), 1)
     again = select(objective.with_columns(0, column, [ridge]))
     np.testing.assert_allclose(result.solution.coef, again.coef, atol=1e-5)
     assert result.solution.sp[-1] > 0

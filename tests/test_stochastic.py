@@ -51,14 +51,14 @@ def engine(given, training):
     plan = Plan.of(nets, objective, folds, training)
     seeds = range(10, 10 + plan.n_members)
     members = [stochastic.fresh_members(net.architecture, seeds) for net in nets]
-    return plan, State.start(members), stochastic._data(objective, nets, eta, folds, plan)
+    return plan, State.start(members), stochastic.epoch_data(objective, nets, eta, folds, plan)
 
 
 def one_epoch(plan, state, data, *, rate=3e-3, epoch=1):
     decay = 1 / (plan.training.decay_epochs * plan.steps)
     keys = tf.constant([1, epoch], tf.int32)
     rates = tf.constant([rate, decay * rate / plan.training.learning_rate], tf.float32)
-    return stochastic._one_epoch(plan, state, data, keys, rates)
+    return stochastic.one_epoch(plan, state, data, keys, rates)
 
 
 def nll(y, eta, d):

@@ -13,8 +13,9 @@
 
 Without cross-fitting there is one network, judged on 15 % of the rows, and step 4 fits the
 structured part with D - X C as an offset. Each deep part comes with the score difference it makes
-on rows its networks did not see, and the solution with two covariances: conditional on the networks,
-and V_C = P^-1 sum_i (s_i s_i') P^-1, s_i = X_i W_i (c q)_i, to be added for the population.
+on rows its networks did not see, and the solution with two covariances: conditional on the
+networks, and V_C = P^-1 sum_i (s_i s_i') P^-1, s_i = X_i W_i (c q)_i, to be added to it for the
+effects of the population.
 
 References: METHODS 5.1; Ruegamer (2023), arXiv 2306.00522; Chernozhukov et al. (2018),
 doi:10.1111/ectj.12097 (cross-fitting).
@@ -31,8 +32,9 @@ from deepregress.architecture import Architecture
 from deepregress.errors import FitError
 from deepregress.families.base import upper_pairs
 from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
-from deepregress.objective import Objective, UnitPenalty
+from deepregress.objective import Objective
 from deepregress.orthogonal import projection
+from deepregress.penalty import PlacedPenalty
 from deepregress.predictor import DeepEffect, Members, evaluate
 from deepregress.solvers.base import (
     Epoch,
@@ -289,7 +291,7 @@ class _Deep:
         extended = self.objective
         for j in kept:
             part = self.parts[j]
-            ridge = UnitPenalty(part.label, slice(0, 1), np.eye(1), rank=1)
+            ridge = PlacedPenalty(part.label, slice(0, 1), np.eye(1), rank=1)
             q = self.columns[:, [j]] / scale[j]
             extended = extended.with_columns(part.unit, q, [ridge])
         positions: dict[int, int] = {}

@@ -94,7 +94,7 @@ def train(
         for j, network in enumerate(networks)
     ]
     state = State.start(start)
-    data = _data(objective, networks, eta, folds, plan)
+    data = epoch_data(objective, networks, eta, folds, plan)
     best, history, status = _epochs(plan, state, data, seed, round_number, verbose)
     chosen = min(history, key=lambda epoch: (not np.isfinite(epoch.held_out), epoch.held_out))
     return Trained(_unpacked(best, networks), chosen.epoch, history, status)
@@ -190,7 +190,7 @@ def _epochs(
         for epoch in bar:
             keys = tf.constant([seed % 2**31, 1_000_003 * round_number + epoch], tf.int32)
             rates = tf.constant([rate, decay * rate / training.learning_rate], tf.float32)
-            state, held_out = _one_epoch(plan, state, data, keys, rates)
+            state, held_out = one_epoch(plan, state, data, keys, rates)
             history.append(Epoch(round_number, epoch, held_out, rate))
             bar.set_postfix(held_out=f"{held_out:.4f}", best=f"{lowest:.4f}", refresh=False)
             stop = callbacks.on_epoch_end(history[-1])
@@ -223,9 +223,10 @@ def _ending(held_out: float, epoch: int, reason: str) -> Status:
     return Status(True, f"stopped after epoch {epoch} by {reason}")
 
 
-def _one_epoch(
+def one_epoch(
     plan: Plan, state: State, data: Mapping[str, Any], keys: Tensor, rates: Tensor
 ) -> tuple[State, float]:
+    """The state after one more epoch and its v; rates = (lr, decay per step)."""
     moved = plan.epoch(
         (state.weights, state.first, state.second, state.step, state.untrained), data, keys, rates
     )
@@ -398,7 +399,7 @@ def _judgement(
 # -- data of a graph -------------------------------------------------------------------------------
 
 
-def _data(
+def epoch_data(
     objective: Objective, networks: Sequence[Network], eta: Matrix, folds: Folds, plan: Plan
 ) -> dict[str, Any]:
     """Arrays padded to capacities, so that tables of similar length share one compiled graph."""
