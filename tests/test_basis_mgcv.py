@@ -16,7 +16,7 @@ from scipy.spatial.distance import pdist
 from scipy.special import gamma, kv
 
 from deepregress import basis
-from deepregress.basis import bspline, gaussian_process
+from deepregress.basis import base, bspline, gaussian_process
 from deepregress.errors import FormulaError
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
@@ -239,6 +239,18 @@ def test_matern_correlations_are_those_of_bessel_functions(nu, correlation):
     np.testing.assert_allclose(
         gaussian_process.correlate(t, correlation, 1.0), expected, rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("m", [2, 3, 4, 5, -3, (3, 0.4), (5, 1.0)])
+@pytest.mark.parametrize("x", [X, np.arange(30.0) ** 2], ids=["data", "few"])
+def test_gaussian_process_by_pieces_is_its_radial_form(m, x):
+    order = m if isinstance(m, int) else tuple(m)
+    request = base.Request("gp", x[:, None], 9, order, None, "")
+    radial = gaussian_process.radial_gaussian_process(request)
+    pieces = basis.construct("gp", x, k=9, m=m)
+    at = np.concatenate([np.linspace(x.min() - 20.0, x.max() + 20.0, 2001), x])
+    assert isinstance(pieces, gaussian_process.ExponentialPieces)
+    np.testing.assert_allclose(pieces.evaluate(at), radial.evaluate(at), atol=1e-12)
 
 
 def test_range_of_the_gaussian_process_is_the_largest_distance():

@@ -15,14 +15,20 @@ with t = distance / range, the range by default the largest distance between kno
 2003); m = (type, range, power), a negative type for no trend. Far from the data the function goes
 back to its trend: extrapolation is linear (or constant) only in the limit.
 
+On a line, where c(t) = exp(-t) (a_0 + .. + a_p t^p) and u_i <= x < u_(i+1), the sums over the knots
+to the left and to the right of x are polynomials of degree p in the distances to u_i and u_(i+1),
+times exponentials. Their coefficients are kept, and a row costs O(k) whatever the number of knots.
+
 References: Wood 2017, sec. 5.8.2; Kammann and Wand 2003, doi:10.1111/1467-9876.00385.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse
 from scipy.spatial.distance import cdist
 
 from deepregress.basis.base import (
@@ -41,6 +47,13 @@ from deepregress.linalg import Matrix, Vector, extreme_eigenpairs
 DEFAULT_WIGGLY = {1: 10, 2: 30}
 DEFAULT_WIGGLY_HIGHER = 100
 SPHERICAL, EXPONENTIAL, MATERN_3_2, MATERN_5_2, MATERN_7_2 = 1, 2, 3, 4, 5
+# Coefficients of the polynomial that multiplies exp(-t).
+FACTORS = {
+    EXPONENTIAL: (1.0,),
+    MATERN_3_2: (1.0, 1.0),
+    MATERN_5_2: (1.0, 1.0, 1.0 / 3.0),
+    MATERN_7_2: (1.0, 1.0, 2.0 / 5.0, 1.0 / 15.0),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +101,99 @@ class GaussianProcess(Basis):
             columns[part, n_wiggly + 1 :] = shifted[:, : self.null_dim - 1]
         return columns
 
+    def pieces(self) -> ExponentialPieces:
+        """Return the same functions by their pieces between the knots, for d = 1."""
+        factors = np.array(FACTORS[self.correlation])
+        gaps = (self.knots - self.knots.T) / self.range
+        left = _sums(np.tril(np.exp(-np.abs(gaps))), np.abs(gaps), factors, self.radial)
+        right = _sums(np.triu(np.exp(-np.abs(gaps))), np.abs(gaps), factors, self.radial)
+        return ExponentialPieces(
+            self.knots[:, 0] + self.shift[0],
+            float(self.shift[0]),
+            self.range,
+            len(factors),
+            np.concatenate([left, right]),
+            self.penalties,
+            self.null_dim,
+        )
+
+    def by_pieces(self) -> bool:
+        """Return whether `pieces` exists."""
+        exponential = self.correlation >= MATERN_3_2 or self.power == 1.0
+        return self.knots.shape[1] == 1 and self.correlation != SPHERICAL and exponential
+
+
+@dataclass(frozen=True, eq=False)
+class ExponentialPieces(Basis):
+    """Polynomials times exponentials of the distances to both neighbouring knots, and a trend.
+
+    Parameters
+    ----------
+    knots : Vector
+        Increasing knots, shape (n_knots,).
+    shift : float
+        Mean of the covariate over the training rows.
+    range : float
+        Distance by which distances are divided.
+    terms : int
+        Number of coefficients of each polynomial.
+    table : Matrix
+        Coefficients, knot by knot, of the functions to the right of each knot and then of those to
+        its left, shape (2 n_knots terms, k - null_dim).
+    penalties : tuple of Matrix
+        Raw penalty (k, k), zero for the trend, which comes last.
+    null_dim : int
+        Dimension of the trend.
+    """
+
+    knots: Vector
+    shift: float
+    range: float
+    terms: int
+    table: Matrix
+    penalties: tuple[Matrix, ...]
+    null_dim: int
+
+    def evaluate(self, x: Matrix) -> Matrix:
+        """Return the basis functions at x, shape (n, k)."""
+        points = as_rows(x)[:, 0]
+        columns = np.ones((len(points), self.k))
+        n_wiggly = self.k - self.null_dim
+        for part in row_chunks(len(points), self.k):
+            columns[part, :n_wiggly] = self._weights(points[part]) @ self.table
+            if self.null_dim == 2:
+                columns[part, -1] = points[part] - self.shift
+        return columns
+
+    def _weights(self, x: Vector) -> scipy.sparse.csr_array:
+        """Return exp(-s) s^l for both neighbours of each row, shape (n, 2 n_knots terms)."""
+        last = len(self.knots) - 1
+        after = np.searchsorted(self.knots, x, side="right")
+        weights = np.empty((len(x), 2, self.terms))
+        columns = np.empty((len(x), 2, self.terms), dtype=np.int64)
+        for side, knot, exists in ((0, after - 1, after > 0), (1, after, after <= last)):
+            knot = np.clip(knot, 0, last)
+            s = np.abs(x - self.knots[knot]) / self.range
+            weights[:, side, 0] = np.where(exists, np.exp(-s), 0.0)
+            columns[:, side, 0] = (knot + side * (last + 1)) * self.terms
+            for power in range(1, self.terms):
+                weights[:, side, power] = weights[:, side, power - 1] * s
+                columns[:, side, power] = columns[:, side, 0] + power
+        width = 2 * self.terms
+        pointers = np.arange(0, width * len(x) + 1, width)
+        shape = (len(x), len(self.table))
+        return scipy.sparse.csr_array((weights.ravel(), columns.ravel(), pointers), shape=shape)
+
 
 @register("gp")
-def gaussian_process(request: Request) -> GaussianProcess:
+def gaussian_process(request: Request) -> Basis:
     """Construct the Gaussian process smooth of one or several covariates."""
+    built = radial_gaussian_process(request)
+    return built.pieces() if built.by_pieces() else built
+
+
+def radial_gaussian_process(request: Request) -> GaussianProcess:
+    """Construct the Gaussian process smooth in its radial form, for any dimension and type."""
     d = request.x.shape[1]
     correlation, extent, power, trend = _options(request)
     null_dim = d + 1 if trend else 1
@@ -115,12 +217,22 @@ def correlate(t: Matrix, correlation: int, power: float) -> Matrix:
         return np.where(t <= 1.0, 1.0 - 1.5 * t + 0.5 * t**3, 0.0)
     if correlation == EXPONENTIAL:
         return np.exp(-(t**power))
-    polynomial = 1.0 + t
-    if correlation == MATERN_5_2:
-        polynomial += t**2 / 3.0
-    if correlation == MATERN_7_2:
-        polynomial += t**2 * (2.0 / 5.0 + t / 15.0)
-    return np.asarray(np.exp(-t) * polynomial)
+    return np.asarray(np.exp(-t) * np.polynomial.polynomial.polyval(t, FACTORS[correlation]))
+
+
+def _sums(decay: Matrix, gaps: Matrix, factors: Vector, radial: Matrix) -> Matrix:
+    """Return the coefficients of s^0, s^1, .. in sum_j exp(-s - t_ij) a(s + t_ij) radial_j.
+
+    `decay` is exp(-t_ij), zero for the knots on the other side; t_ij are the gaps (n_knots,
+    n_knots) and a_0, a_1, .. the factors. Shape (n_knots terms, k - null_dim), knot by knot.
+    """
+    n_terms = len(factors)
+    sums = np.zeros((len(radial), n_terms, radial.shape[1]))
+    for power, factor in enumerate(factors):
+        for low in range(power + 1):
+            shares = math.comb(power, low) * gaps ** (power - low)
+            sums[:, low] += factor * ((decay * shares) @ radial)
+    return sums.reshape(-1, radial.shape[1])
 
 
 def _options(request: Request) -> tuple[int, float, float, bool]:

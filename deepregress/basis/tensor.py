@@ -275,7 +275,7 @@ def _kronecker_penalties(penalties: Sequence[Matrix]) -> tuple[Matrix, ...]:
     for j, S in enumerate(penalties):
         product: Matrix = np.ones((1, 1))
         for i, other in enumerate(penalties):
-            product = np.kron(product, S if i == j else np.eye(len(other)))
+            product = np.asarray(np.kron(product, S if i == j else np.eye(len(other))))
         products.append(product)
     return tuple(products)
 
