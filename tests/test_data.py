@@ -314,7 +314,9 @@ def test_new_data_of_one_row_may_be_numbers():
 
 
 def test_a_model_without_columns_knows_the_number_of_rows():
-    for table in (pd.DataFrame({"a": [1, 2]}), {"a": [1, 2]}, pl.DataFrame({"a": [1, 2]})):
+    columns = {"a": [1, 2]}
+    frame = Frame.read(columns, ["a"])
+    for table in (columns, pd.DataFrame(columns), pl.DataFrame(columns), frame):
         assert prediction_frame(table, ()).n_obs == 2
 
 

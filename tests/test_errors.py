@@ -33,6 +33,7 @@ DATA = {
     "k": np.arange(N) % 4,
     "one": np.full(N, 3.0),
     "zero": np.zeros(N),
+    "ga": RNG.random(N),
     "twice": np.zeros(N),
     "same": np.array(["a"] * N),
     "negative": np.linspace(-1, 1, N),
@@ -96,6 +97,7 @@ ERRORS = [
     ("y ~ s(x, sp=1, df=3)", FormulaError, "sp and df both fix the smoothing parameter"),
     ("y ~ s(x, by=3)", FormulaError, "by must be a name, got 3"),
     ("y ~ s(x) + s(x, k=6)", FormulaError, "spans nothing that other terms .*; leave it out"),
+    ("y ~ s(x, by=g) + s(x, by=ga)", FormulaError, r"s\(x\):ga: this term stands twice"),
     ("y ~ s(x) + s(x, by=g)", FormulaError, r"s\(x\):gb .* spans nothing .* ordered factor"),
     # data that a term cannot use
     ("y ~ s(g)", DataError, r"s\(g\): 'g' is a factor \(levels a, b\), not numbers"),
@@ -123,6 +125,7 @@ ERRORS = [
     ("foo(y) ~ x", FormulaError, r"foo\(y\): name 'foo' is not defined"),
     # transforms
     ("y ~ I(x - np.mean(x))", FormulaError, r"I\(x - np.mean\(x\)\): its value in a row depends"),
+    ("y ~ 0 + np.tri(np.size(x))", FormulaError, r"'0 \+ np.tri.*': its value in a row depends"),
     ("y ~ bs(x, df=1)", FormulaError, r"bs\(x, df=1\): Invalid value for `df`"),
     ("y ~ poly(x, 'a')", FormulaError, r"poly\(x, 'a'\): 'str' object cannot be"),
     ("y ~ np.nothing(x)", FormulaError, "has no attribute 'nothing'"),

@@ -235,15 +235,18 @@ class LinearTerm(Term):
         """Refuse expressions such as `x - np.mean(x)`, whose value depends on the other rows."""
         if "." not in self.formula:
             return
-        alone = recipe.evaluate(frame.rows(slice(0, 1)))[0]
+        advice = (
+            "its value in a row depends on the other rows, so a prediction would too; use "
+            "center(), scale() or poly(), which remember the training rows."
+        )
+        try:
+            alone = recipe.evaluate(frame.rows(slice(0, 1)))[0]
+        except PredictionError as error:
+            raise FormulaError(f"the linear part {self.formula!r}: {advice}") from error
         scale = np.abs(matrix).max(axis=0)
         differs = np.flatnonzero(np.abs(alone - matrix[0]) > 1e-9 * scale).tolist()
         if differs:
-            raise FormulaError(
-                f"{recipe.names[differs[0]]}: its value in a row depends on the other rows, so a "
-                "prediction would too; use center(), scale() or poly(), which remember the "
-                "training rows."
-            )
+            raise FormulaError(f"{recipe.names[differs[0]]}: {advice}")
 
 
 @dataclass(frozen=True)
