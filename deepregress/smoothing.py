@@ -193,9 +193,9 @@ def _fellner_schall_step(point: Point) -> tuple[Vector, State, float]:
         coef = state.coef.copy()
         coef[problem.dispersion] += shift
         state = evaluate(problem.objective, coef)
-    # a term that is all but straight keeps drifting to infinite lam: its moves count by its edf
-    weight = np.minimum(1.0, model.penalised_edf)
-    moves = np.abs(np.log(model.lam / lam)) * weight
+    # a term that is all but straight keeps drifting to infinite lam: moves up count by its edf
+    moves = np.log(model.lam / lam)
+    moves = np.where(moves > 0.0, moves * np.minimum(1.0, model.penalised_edf), -moves)
     return model.lam, state, float(np.max(moves, initial=abs(shift)))
 
 
