@@ -24,12 +24,11 @@ import pandas as pd
 
 from deepregress.data import Frame, Response
 from deepregress.errors import PredictionError, listing, suggestion
-from deepregress.families.base import upper_pairs
 from deepregress.formula import expression_variables
 from deepregress.inference import normal_quantile, row_variance
 from deepregress.linalg import Matrix, Vector
 from deepregress.prediction import Labels, Predictor, Predictors, chunks, same_label
-from deepregress.quantities import Error, by_key
+from deepregress.quantities import Error, by_key, gradient
 from deepregress.terms.base import NetworkBlock
 from deepregress.terms.parametric import INTERCEPT, LinearColumns
 from deepregress.terms.smooth import SmoothColumns
@@ -485,12 +484,12 @@ def _constants(
     return np.broadcast_to(row, (n, len(row))), list(range(unit.columns.start, unit.columns.stop))
 
 
-def working_residuals(predictors: Predictors, u: int, eta: Matrix, response: Response) -> Vector:
-    """Newton's residual g_i / W_i of one predictor, (n_obs,); zero where W_i is not positive.
+def working_residuals(predictors: Predictors, u: int, eta: Matrix, y: Vector) -> Vector:
+    """Residuals of the mean on the scale of one predictor, (y - E y) / (dE y / deta_u), (n_obs,).
 
-    Added to an effect it makes the partial residuals.
+    Added to an effect they make the partial residuals; zero where the mean does not depend on it.
     """
-    _, g, W = predictors.family.row_derivatives(response.rows(), eta)
-    curvature = W[:, upper_pairs(len(predictors.units)).index((u, u))]
-    positive = curvature > 0
-    return np.where(positive, g[:, u] / np.where(positive, curvature, 1.0), 0.0)
+    mean = predictors.family.mean
+    slope = gradient(mean, eta)[:, u]
+    moves = slope != 0
+    return np.where(moves, (y - mean(eta)) / np.where(moves, slope, 1.0), 0.0)

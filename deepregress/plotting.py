@@ -145,7 +145,7 @@ class Source:
         if not single or place.unit != 0 or self.predictors.family.discrete:
             return None
         value = effect(self.predictors, place, self.frame, self.profile).value
-        added = working_residuals(self.predictors, place.unit, self.eta, self.response)
+        added = working_residuals(self.predictors, place.unit, self.eta, self.response.lower)
         return np.asarray((value + added)[rows])
 
 

@@ -246,11 +246,11 @@ class Answer:
         estimate = function(self.eta)
         if self.cov is None:
             return estimate
-        gradient = _gradient(function, self.eta)
-        variance = np.einsum("iu,iuv,iv->i", gradient, self.cov, gradient)
+        slope = gradient(function, self.eta)
+        variance = np.einsum("iu,iuv,iv->i", slope, self.cov, slope)
         se = np.sqrt(np.maximum(variance, 0.0))
         limits = self.error.symmetric(estimate, se)
-        depends = np.flatnonzero(np.any(gradient != 0.0, axis=0))
+        depends = np.flatnonzero(np.any(slope != 0.0, axis=0))
         if len(depends) == 1:
             limits = self._through_link(function, int(depends[0]))
         return self.error.table(estimate, se, limits)
@@ -273,16 +273,16 @@ def by_key(columns: dict[tuple[str, ...], Vector]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _gradient(function: Callable[[Matrix], Vector], eta: Matrix) -> Matrix:
+def gradient(function: Callable[[Matrix], Vector], eta: Matrix) -> Matrix:
     """Gradient with respect to the predictors, (n_obs, U), by central differences.
 
     Steps eps^(1/3) max(1, |eta|) balance rounding and truncation.
     """
-    gradient = np.empty_like(eta)
+    slope = np.empty_like(eta)
     for u in range(eta.shape[1]):
         step = np.cbrt(np.finfo(float).eps) * np.maximum(1.0, np.abs(eta[:, u]))
         above, below = eta.copy(), eta.copy()
         above[:, u] += step
         below[:, u] -= step
-        gradient[:, u] = (function(above) - function(below)) / (above[:, u] - below[:, u])
-    return gradient
+        slope[:, u] = (function(above) - function(below)) / (above[:, u] - below[:, u])
+    return slope
