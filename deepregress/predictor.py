@@ -148,7 +148,8 @@ def forward(
 
     trainable, state = members
     stacked = (layout.unpack(trainable), list(state), list(inputs))
-    if architecture.batchable:
+    # a vectorised map over a single member makes XLA compile again for every new order of rows
+    if architecture.batchable and n_members_of(trainable) > 1:
         output, state, penalty = tf.vectorized_map(one, stacked)
         return output, list(state), penalty
     count = n_members_of(trainable)

@@ -286,19 +286,20 @@ def _compiled_epoch(
     kernels = tf.constant(np.hstack([layout.kernels for layout in layouts]).astype(np.float32))
 
     @tf.function(jit_compile=jit, reduce_retracing=False)  # type: ignore[untyped-decorator]
-    def epoch(state: Any, data: Any, seed: Tensor, rates: Tensor) -> Any:
-        order = _shuffled(data["train"], data["n_train"], seed)
-
+    def steps(state: Any, data: Any, order: Tensor, rates: Tensor) -> Any:
         def body(i: Tensor, *current: Any) -> Any:
             rows = tf.slice(order, [0, i * batch], [n_members, batch])
             gradient, step, untrained = _step(networks, family, current, data, rows)
             return (i + 1, *_adam(current, gradient, step, untrained, rates, kernels))
 
         start = (tf.constant(0), *state)
-        end = tf.while_loop(lambda i, *_: i < data["n_steps"], body, start, parallel_iterations=1)[
-            1:
-        ]
-        return (*end, _judgement(networks, family, end, data))
+        end = tf.while_loop(lambda i, *_: i < data["n_steps"], body, start, parallel_iterations=1)
+        return (*end[1:], _judgement(networks, family, end[1:], data))
+
+    @tf.function(reduce_retracing=False)  # type: ignore[untyped-decorator]
+    def epoch(state: Any, data: Any, seed: Tensor, rates: Tensor) -> Any:
+        # outside XLA, which draws other numbers from the same seed: one order for both
+        return steps(state, data, _shuffled(data["train"], data["n_train"], seed), rates)
 
     return epoch  # type: ignore[no-any-return]
 
