@@ -78,6 +78,30 @@ cases$te_three <- case(te(x, z, w, k = 3))
 cases$ti_three <- case(ti(x, z, w, k = c(4, 3, 3)))
 cases$te_two_and_one <- case(te(x, z, w, d = c(2, 1), k = c(12, 4)))
 
+# Factors: area and level, as positions from 0 in the order of nb and of the levels.
+nb <- list(a = "b", b = c("a", "c"), c = c("b", "d", "e"), d = "c", e = c("c", "f"), f = c("e", "h"),
+           h = "f")
+d$g <- factor(c("e", "a", "c", "b", "f", "d")[1 + floor(6 * d$z^1.3)], levels = names(nb))
+at$g <- factor(c("a", "b", "c", "d", "e", "f", "h", "a", "c"), levels = names(nb))
+area <- function(k) case(s(g, bs = "mrf", k = k, xt = list(nb = nb)))
+mrf <- list(neighbours = nb, rows = as.integer(d$g) - 1, at = as.integer(at$g) - 1,
+            full = area(-1), low = area(5))
+d$g <- droplevels(d$g)
+at$g <- factor(c("a", "b", "c", "d", "e", "f", "e", "a", "c"), levels = levels(d$g))
+# Raw penalties, 0.7 for the wiggly part and 0.2 for both directions of the null space.
+curves <- function(sp) {
+  sm <- smooth.construct(sp, d, NULL)
+  X <- sm$X
+  S <- Reduce(`+`, Map(`*`, sm$S, c(0.7, rep(0.2, length(sm$S) - 1))))
+  list(k = ncol(X), rank = sm$rank, wiggly = max(sm$S[[1]]),
+       fitted = as.numeric(Predict.matrix(sm, at) %*% solve(crossprod(X) + S, crossprod(X, d$y))),
+       edf = sum(diag(solve(crossprod(X) + S, crossprod(X)))))
+}
+fs <- list(rows = as.integer(d$g) - 1, at = as.integer(at$g) - 1,
+           tp = curves(s(x, g, bs = "fs", k = 6)), cr = curves(s(x, g, bs = "fs", k = 6, xt = "cr")),
+           ps = curves(s(x, g, bs = "fs", k = 7, m = c(2, 1), xt = "ps")),
+           plane = curves(s(x, z, g, bs = "fs", k = 12)))
+
 origin <- paste("mgcv", packageVersion("mgcv"), R.version.string, "bases.R on basis.csv")
-write_json(list(origin = origin, at = at, cases = cases), "bases.json", digits = NA,
+write_json(list(origin = origin, at = at[c("x", "z", "w")], cases = cases, mrf = mrf, fs = fs), "bases.json", digits = NA,
            auto_unbox = TRUE, dataframe = "columns", matrix = "rowmajor")

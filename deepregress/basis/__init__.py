@@ -10,7 +10,8 @@ Both the parametrisations and the knots are mgcv's, so smoothing parameters agre
     bs  the same B-splines, S = integrals of squared derivatives
     gp  low-rank Gaussian process, any dimension
 
-and `tensor.construct` makes products of them.
+`tensor.construct` makes products of them (te, ti), `factor_smooth.construct` curves per level of a
+factor (fs), and `markov_field.construct` effects of areas (mrf).
 
 A further basis is a module of this folder that registers its constructor, imported here.
 """
@@ -19,7 +20,9 @@ from deepregress.basis import (
     bspline,
     cubic,
     cyclic,
+    factor_smooth,
     gaussian_process,
+    markov_field,
     shrinkage,
     tensor,
     thinplate,
@@ -35,7 +38,9 @@ from deepregress.basis.base import (
     scale_penalty,
 )
 from deepregress.basis.cyclic import Cyclic
+from deepregress.basis.factor_smooth import FactorSmooth
 from deepregress.basis.gaussian_process import GaussianProcess
+from deepregress.basis.markov_field import MarkovField
 from deepregress.basis.tensor import Tensor
 from deepregress.basis.thinplate import ThinPlate
 
@@ -43,7 +48,9 @@ __all__ = [
     "BSplines",
     "Basis",
     "Cyclic",
+    "FactorSmooth",
     "GaussianProcess",
+    "MarkovField",
     "NaturalCubic",
     "Tensor",
     "ThinPlate",
@@ -52,7 +59,9 @@ __all__ = [
     "construct",
     "cubic",
     "cyclic",
+    "factor_smooth",
     "gaussian_process",
+    "markov_field",
     "penalty_scale",
     "registered",
     "scale_penalty",

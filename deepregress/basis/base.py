@@ -234,11 +234,22 @@ def construct(
     >>> construct("cr", np.linspace(0.0, 1.0, 50), k=5).evaluate(np.array([0.0, 0.5])).shape
     (2, 5)
     """
-    rows = as_rows(x)
+    return build(bs, ask(bs, x, k=k, m=m, knots=knots, label=label))
+
+
+def ask(
+    bs: str,
+    x: Matrix,
+    *,
+    k: int | None,
+    m: int | Sequence[float] | None,
+    knots: Matrix | Sequence[float] | None,
+    label: str,
+) -> Request:
+    """Return the request with the parameters of `construct`."""
     order = None if m is None else (m if isinstance(m, int) else tuple(m))
     points = None if knots is None else as_rows(np.asarray(knots, dtype=np.float64))
-    request = Request(bs, rows, k, order, points, label)
-    return build(bs, request)
+    return Request(bs, as_rows(x), k, order, points, label)
 
 
 def build(bs: str, request: Request) -> Basis:

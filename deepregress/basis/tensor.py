@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from deepregress.basis.base import Basis, Request, as_rows, build, centre, row_chunks
+from deepregress.basis.base import Basis, Request, as_rows, ask, build, centre, row_chunks
 from deepregress.errors import FormulaError
 from deepregress.linalg import Matrix, Vector
 
@@ -66,9 +66,7 @@ class Marginal:
         """Return the request for the margin's basis on its training rows x (n, dim)."""
         bs = self.bs or ("cr" if self.dim == 1 else "tp")
         k = DEFAULT_K**self.dim if self.k is None else self.k
-        m = tuple(self.m) if isinstance(self.m, Sequence) else self.m
-        knots = None if self.knots is None else as_rows(np.asarray(self.knots, dtype=np.float64))
-        return Request(bs, x, k, m, knots, label)
+        return ask(bs, x, k=k, m=self.m, knots=self.knots, label=label)
 
 
 @dataclass(frozen=True, eq=False)
