@@ -386,7 +386,7 @@ def responses(newdata: object, text: str, levels: tuple[str, ...] | None) -> Vec
     place = pd.Index(levels).get_indexer(pd.Index(given))
     if (place < 0).any():
         raise PredictionError(
-            f"the response {text!r} has the level {given[place < 0][0]!r}; "
+            f"the response {text!r} has the level {str(given[place < 0][0])!r}; "
             f"the model's are {listing(levels)}."
         )
     return place.astype(np.float64)
