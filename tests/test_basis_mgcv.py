@@ -274,6 +274,7 @@ def test_default_sizes_are_those_of_mgcv():
     sizes = {bs: basis.construct(bs, X).k for bs in ("bs", "cp", "cs", "ts", "cc", "gp")}
     assert sizes == {"bs": 10, "cp": 10, "cs": 10, "ts": 10, "cc": 9, "gp": 12}
     assert basis.construct("gp", plane).k == 33
+    assert basis.construct("gp", X, m=-3).k == 12
     assert basis.construct("bs", X, m=12).k == 13
 
 

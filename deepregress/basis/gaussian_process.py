@@ -43,7 +43,7 @@ from deepregress.basis.base import (
 )
 from deepregress.linalg import Matrix, Vector, extreme_eigenpairs
 
-# Default k is the trend plus this, by dimension, as in mgcv.
+# Default k is a linear trend, even if there is none, plus this, by dimension, as in mgcv.
 DEFAULT_WIGGLY = {1: 10, 2: 30}
 DEFAULT_WIGGLY_HIGHER = 100
 SPHERICAL, EXPONENTIAL, MATERN_3_2, MATERN_5_2, MATERN_7_2 = 1, 2, 3, 4, 5
@@ -197,7 +197,7 @@ def radial_gaussian_process(request: Request) -> GaussianProcess:
     d = request.x.shape[1]
     correlation, extent, power, trend = _options(request)
     null_dim = d + 1 if trend else 1
-    default = null_dim + DEFAULT_WIGGLY.get(d, DEFAULT_WIGGLY_HIGHER)
+    default = d + 1 + DEFAULT_WIGGLY.get(d, DEFAULT_WIGGLY_HIGHER)
     k = request.size(default, null_dim + 1, f"{null_dim} for the trend")
     shift = request.x.mean(axis=0)
     knots = request.points(k, most=MAX_KNOTS_1D if d == 1 else MAX_KNOTS) - shift
