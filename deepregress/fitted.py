@@ -61,11 +61,11 @@ class FittedModel:
     >>> import deepregress as dr
     >>> model = dr.fit("foodexp ~ income", data=dr.datasets.load("engel"))
     >>> model.coef.round(3).to_dict()
-    {('loc', '(Intercept)'): 147.475, ('loc', 'income'): 0.485, ('scale', '(Intercept)'): 4.738}
+    {('loc', '(Intercept)'): 147.475, ('loc', 'income'): 0.485, ('scale', '(Intercept)'): 4.737}
     >>> model.predict({"income": [500.0, 1000.0]}, interval=0.95).round(1)
        estimate  lower  upper
-    0     390.1  372.8  407.4
-    1     632.7  617.8  647.6
+    0     390.1  370.1  410.0
+    1     632.7  618.1  647.3
     """
 
     formula: Mapping[str, str]

@@ -108,7 +108,7 @@ def fit(
     >>> import deepregress as dr
     >>> model = dr.fit("accel ~ s(times, k=20)", data=dr.datasets.load("mcycle"))
     >>> round(float(model.edf_total), 1)
-    13.2
+    14.2
 
     References
     ----------
@@ -150,6 +150,8 @@ def fit(
     )
     if not solution.status.converged:
         warnings.warn(ConvergenceWarning(solution.status.message), stacklevel=2)
+    if solution.status.warning is not None:
+        warnings.warn(ConvergenceWarning(solution.status.warning), stacklevel=2)
     return FittedModel(
         formula=_texts(parsed),
         family=given,
