@@ -150,6 +150,8 @@ def fit(
     )
     if not solution.status.converged:
         warnings.warn(ConvergenceWarning(solution.status.message), stacklevel=2)
+    if solution.status.warning is not None:
+        warnings.warn(ConvergenceWarning(solution.status.warning), stacklevel=2)
     return FittedModel(
         formula=_texts(parsed),
         family=given,

@@ -26,7 +26,7 @@ import scipy.linalg
 from deepregress.errors import FitError
 from deepregress.linalg import Factor, Matrix, Vector, one_blas_thread
 from deepregress.marginal import Point, Problem, Slope
-from deepregress.objective import Objective
+from deepregress.objective import Objective, Unit
 from deepregress.solvers.base import Solution, Status, Step
 from deepregress.solvers.newton import (
     RIDGE,
@@ -116,11 +116,30 @@ def start_coef(objective: Objective) -> Vector:
         # where there is an intercept the constant is in the span; the ridge keeps dependent columns
         # apart and moves the constant by its relative size only
         gram = unit.X.T @ unit.X
+        _refuse_dependence(unit, gram)
         gram[np.diag_indices_from(gram)] *= 1.0 + RIDGE
         factor = Factor.of(gram)
         target = unit.X.sum(axis=0) * (eta_u - unit.offset.mean())
         parts.append(np.zeros(unit.n_coef) if factor is None else factor.solve(target))
     return np.concatenate(parts)
+
+
+def _refuse_dependence(unit: Unit, gram: Matrix) -> None:
+    """Columns that determine each other and that no penalty tells apart have no estimate."""
+    P = gram.copy()
+    for p in unit.penalties:
+        size = np.trace(gram[p.index, p.index]) / np.trace(p.S)
+        P[p.index, p.index] += size * p.S
+    if not len(P) or Factor.of(P) is not None:
+        return
+    d = 1.0 / np.sqrt(np.maximum(np.diagonal(P), np.finfo(float).tiny))
+    share = np.abs(scipy.linalg.eigh(d[:, None] * P * d)[1][:, 0])
+    among = [p.label for p in unit.penalties if share[p.index].max() > 0.1 * share.max()]
+    names = ", ".join(dict.fromkeys(among)) or "linear terms"
+    raise FitError(
+        f"some columns of the terms determine each other, among them those of {names}: their "
+        "effects cannot be told apart; leave one of them out"
+    )
 
 
 # -- 1. Fellner-Schall -----------------------------------------------------------------------------
@@ -190,6 +209,7 @@ def _fellner_schall_step(point: Point) -> tuple[Vector, State, float]:
     state, _ = step_towards(problem.objective, state, model.target, problem.total(model.lam))
     shift = _dispersion_step(problem, state, model.edf)
     if shift:
+        _refuse_perfect_fit(problem, state, shift)
         coef = state.coef.copy()
         coef[problem.dispersion] += shift
         state = evaluate(problem.objective, coef)
@@ -306,6 +326,18 @@ def _dispersion_step(problem: Problem, state: State, edf: float) -> float:
     return float(np.clip(-np.log(inside) / kappa, -LARGEST_STEP, LARGEST_STEP))
 
 
+def _refuse_perfect_fit(problem: Problem, state: State, shift: float) -> None:
+    """A constant dispersion that runs to zero is no fit: the likelihood has no maximum."""
+    moved = state.coef.copy()
+    moved[problem.dispersion] += shift
+    family, response = problem.objective.family, problem.objective.response
+    if problem.phi(moved) < family.least_dispersion(response.lower):
+        raise FitError(
+            f"the terms fit {response.label!r} exactly: the {family.dispersion} is zero to "
+            "rounding, so there is nothing left to infer from"
+        )
+
+
 # -- 2. Newton on V --------------------------------------------------------------------------------
 
 
@@ -412,7 +444,8 @@ def _status(point: Point, gradient: float) -> Status:
     # where V is flat to rounding the gradient cannot be brought further down
     if gradient > 500 * GRADIENT:
         return Status(False, f"smoothing parameters not converged (|dV/dlog lam| {gradient:.2g})")
-    return Status(True, "converged")
+    objective = point.problem.objective
+    return Status(True, "converged", objective.family.boundary(objective.eta(point.state.coef)))
 
 
 def _solution(point: Point, status: Status, trace: tuple[Step, ...]) -> Solution:

@@ -207,8 +207,17 @@ class Family(ABC):
                 f"{response.label!r}: family {self.name!r} needs {self.support}; row {bad[0]} is "
                 f"{response.lower[bad[0]]:g} ({bad.size} of {response.n_obs} rows are outside)"
             )
+        if not self.discrete and np.ptp(response.lower) == 0:
+            raise ResponseError(
+                f"{response.label!r} is constant ({response.lower[0]:g} in all {response.n_obs} "
+                f"rows): family {self.name!r} needs a response that varies"
+            )
 
     takes_levels: ClassVar[bool] = False
+
+    def boundary(self, eta: Matrix) -> str | None:
+        """What to warn of where fitted predictors are at the edge of the parameter space."""
+        return None
 
     def start(self, response: Response) -> Vector:
         """Predictors (U,) of the intercept-only model by moments."""
@@ -220,6 +229,10 @@ class Family(ABC):
     def dispersion_of(self, theta: float) -> float:
         """Phi with variance phi V(mean), of the dispersion parameter's value (mgcv's `scale`)."""
         raise FamilyError(f"family {self.name!r} has no dispersion parameter")
+
+    def least_dispersion(self, y: Vector) -> float:
+        """Phi below which a residual is the rounding of an exact fit, in the units of phi."""
+        return float(np.finfo(float).tiny)
 
     def reported_dispersion(self, y: Vector, weights: Vector, mean: Vector, reml: float) -> float:
         """Value of the dispersion parameter at which the log-likelihood is reported, as R does."""

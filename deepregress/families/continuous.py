@@ -20,6 +20,9 @@ from deepregress.linalg import Array, Vector
 
 tfd = tfp.distributions
 
+ROUNDING = 1e-12
+"""Relative size of residuals that are rounding errors: a few thousand units in the last place."""
+
 
 @register
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class Normal(Family):
 
     def dispersion_of(self, theta: float) -> float:
         return theta**2
+
+    def least_dispersion(self, y: Vector) -> float:
+        return ROUNDING**2 * float(np.mean(y**2))
 
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
         return (y - mean) ** 2
@@ -103,6 +109,10 @@ class Gamma(Family):
 
     def dispersion_of(self, theta: float) -> float:
         return theta
+
+    def least_dispersion(self, y: Vector) -> float:
+        # the deviance is a difference of numbers of order one
+        return 0.1 * ROUNDING
 
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
         return 2.0 * ((y - mean) / mean - np.log(y / mean))

@@ -16,6 +16,10 @@ from deepregress.linalg import Array, Matrix, Vector
 
 tfd = tfp.distributions
 
+NUMERICALLY_ZERO = 1e-8
+"""A fitted probability or mean below this says that the likelihood rises towards infinite
+coefficients: Newton stops on that way where nothing more is gained."""
+
 
 @register
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Bernoulli(Family):
         # half an observation of each kind keeps the start finite for an all-0 or all-1 response
         total = float(weights.sum())
         return {"prob": (float(weights @ y) + 0.5) / (total + 1.0)}
+
+    def boundary(self, eta: Matrix) -> str | None:
+        mean = self.mean(eta)
+        extreme = int(np.sum((mean < NUMERICALLY_ZERO) | (mean > 1.0 - NUMERICALLY_ZERO)))
+        return _edge("probabilities numerically 0 or 1", extreme, len(eta))
 
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
         deviance: Vector = -2.0 * (
@@ -90,12 +99,25 @@ class Poisson(Family):
         total = float(weights.sum())
         return {"mean": (float(weights @ y) + 0.5) / (total + 0.5)}
 
+    def boundary(self, eta: Matrix) -> str | None:
+        extreme = int(np.sum(self.mean(eta) < NUMERICALLY_ZERO))
+        return _edge("means numerically 0", extreme, len(eta))
+
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
         deviance: Vector = 2.0 * (scipy.special.xlogy(y, y / mean) - (y - mean))
         return deviance
 
     def quantile(self, probability: Array, eta: Matrix) -> Vector:
         return count_quantile(self, probability, eta)
+
+
+def _edge(what: str, extreme: int, n_obs: int) -> str | None:
+    if not extreme:
+        return None
+    return (
+        f"fitted {what} in {extreme} of {n_obs} rows: some terms separate the response, so that "
+        "their coefficients are infinite and their standard errors mean nothing"
+    )
 
 
 def count_quantile(family: Family, probability: Array, eta: Matrix) -> Vector:

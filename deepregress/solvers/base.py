@@ -22,10 +22,11 @@ from deepregress.predictor import DeepEffect, Members
 
 @dataclass(frozen=True)
 class Status:
-    """Whether a solver got where it wanted, and in words."""
+    """Whether a solver got where it wanted, in words, and what to warn of at that place."""
 
     converged: bool
     message: str
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
