@@ -41,12 +41,17 @@ CASES = {
     "te_one": ("x", {"k": 6}, {}),
     "te_three": ("xzw", {"k": 3}, {}),
     "te_two_and_one": ("xzw", {"dims": (2, 1), "k": (12, 4)}, {}),
+    "te_gp_and_one": ("xwz", {"dims": (2, 1), "bs": ("gp", "ps"), "k": (12, 5)}, {}),
     "ti": ("xz", {}, {"centred": True}),
     "ti_ps": ("xz", {"bs": "ps", "k": (6, 5)}, {"centred": True}),
     "ti_tp": ("xz", {"bs": ("tp", "cr"), "k": (6, 5)}, {"centred": True}),
     "ti_cc": ("xz", {"bs": ("cc", "cr"), "k": (7, 5)}, {"centred": True}),
+    "ti_cp": ("xz", {"bs": ("cp", "bs"), "k": (6, 5)}, {"centred": True}),
+    "ti_shrunk": ("xz", {"bs": ("ts", "cr"), "k": (6, 5)}, {"centred": True}),
+    "ti_gp": ("xz", {"bs": ("gp", "ps"), "k": (6, 5)}, {"centred": True}),
     "ti_plain": ("xz", PS, {"centred": True, "function_values": False}),
     "ti_one": ("x", {"k": 6}, {"centred": True}),
+    "ti_two_and_one": ("xzw", {"dims": (2, 1), "k": (12, 4)}, {"centred": True}),
     "ti_three": ("xzw", {"k": (4, 3, 3)}, {"centred": True}),
 }
 WHOLE = [case for case in CASES if case.startswith("te")]

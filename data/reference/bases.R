@@ -1,7 +1,7 @@
 # Makes bases.json: further bases and tensor products of mgcv. Run in this folder: Rscript bases.R
 # Per case: knots, penalty scales, the penalised least squares fit with lambda = 1 (1, 0.1, .. for
 # several penalties) times S / S.scale at rows inside and outside of the data, and its edf; with
-# `raw`, where no sign or rotation is arbitrary, the columns at these rows and the penalties too.
+# `raw`, where no rotation is arbitrary, the columns at these rows and the penalties too.
 suppressMessages({library(mgcv); library(jsonlite)})
 d <- read.csv("basis.csv")
 at <- data.frame(x = c(0.0038, 1.3, 4.97, 9.2, 9.9359, -3, -0.5, 12, 31),
@@ -42,6 +42,8 @@ cases <- list(
                    list(x = c(-4, -2, -1, 0, 2, 3, 10, 11, 13, 14)), raw = TRUE),
   cs = case(s(x, bs = "cs", k = 10), raw = TRUE),
   cs_least = case(s(x, bs = "cs", k = 6), raw = TRUE),
+  tp = case(s(x, k = 10), raw = TRUE),
+  tp_two = case(s(x, z, k = 12), raw = TRUE),
   ts = case(s(x, bs = "ts", k = 10)),
   ts_two = case(s(x, z, bs = "ts", k = 20)),
   gp = case(s(x, bs = "gp", k = 10)),
@@ -69,6 +71,9 @@ cases <- list(
   ti_ps = case(ti(x, z, bs = "ps", k = c(6, 5)), raw = TRUE),
   ti_tp = case(ti(x, z, bs = c("tp", "cr"), k = c(6, 5)), raw = TRUE),
   ti_cc = case(ti(x, z, bs = c("cc", "cr"), k = c(7, 5)), raw = TRUE),
+  ti_cp = case(ti(x, z, bs = c("cp", "bs"), k = c(6, 5)), raw = TRUE),
+  ti_shrunk = case(ti(x, z, bs = c("ts", "cr"), k = c(6, 5))),
+  ti_gp = case(ti(x, z, bs = c("gp", "ps"), k = c(6, 5))),
   ti_plain = case(ti(x, z, bs = "ps", k = 5, np = FALSE), raw = TRUE),
   ti_one = case(ti(x, k = 6), raw = TRUE))
 
@@ -76,6 +81,8 @@ d$w <- sin(7 * d$x + 3 * d$z)
 at$w <- sin(7 * at$x + 3 * at$z)
 cases$te_three <- case(te(x, z, w, k = 3))
 cases$ti_three <- case(ti(x, z, w, k = c(4, 3, 3)))
+cases$te_gp_and_one <- case(te(x, w, z, d = c(2, 1), bs = c("gp", "ps"), k = c(12, 5)))
+cases$ti_two_and_one <- case(ti(x, z, w, d = c(2, 1), bs = c("tp", "cr"), k = c(12, 4)))
 cases$te_two_and_one <- case(te(x, z, w, d = c(2, 1), k = c(12, 4)))
 
 # Factors: area and level, as positions from 0 in the order of nb and of the levels.

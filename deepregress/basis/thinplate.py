@@ -111,7 +111,8 @@ def radial_thin_plate(request: Request) -> ThinPlate:
     knots = request.points(k, most=MAX_KNOTS_1D if d == 1 else MAX_KNOTS) - shift
     E = radial_functions(knots, knots, m)
     U, D = extreme_eigenpairs(E, k, lanczos=LANCZOS_KNOTS)
-    Z = null_space(U.T @ monomials(knots, m))
+    # mgcv counts the columns from the other end.
+    Z = np.ascontiguousarray(null_space(U.T @ monomials(knots, m))[:, ::-1])
     radial = U @ Z
     wiggliness = Z.T @ (D[:, None] * Z)
     S = np.zeros((k, k))
