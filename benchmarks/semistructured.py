@@ -188,39 +188,47 @@ def smooth_error(model: dr.FittedModel) -> float:
     return float(np.std(error))
 
 
+def recovery(n: int, seed: int, formula: dict[str, str] = FORMULA) -> tuple[float, float, float]:
+    """Excess test NLL, RMSE of s(x1) and CPU seconds of one fit."""
+    table, _, _ = simulate(n, seed)
+    test, loc, log_scale = simulate(10_000, 20_000 + seed)
+    start = time.process_time()
+    model = dr.fit(formula, data=table, seed=seed, verbose=0)
+    cpu = time.process_time() - start
+    excess = log_score(test["y"].to_numpy(), loc, log_scale) - model.log_score(test)
+    return excess, smooth_error(model), cpu
+
+
 def simulation(rows: list[int], seeds: int) -> None:
     """Print excess NLL, RMSE of s(x1) and CPU seconds, with and without the network."""
     structured = {"loc": "y ~ x3 + s(x1) + s(x2)", "scale": "~ s(x4)"}
     for n in rows:
         for name, formula in (("structured only", structured), ("cross-fitted", FORMULA)):
-            dr.fit(formula, data=simulate(n, 10_000)[0], seed=0, verbose=0)
-            results = []
-            for seed in range(seeds):
-                table, _, _ = simulate(n, seed)
-                test, loc, log_scale = simulate(10_000, 20_000 + seed)
-                start = time.process_time()
-                model = dr.fit(formula, data=table, seed=seed, verbose=0)
-                cpu = time.process_time() - start
-                y = test["y"].to_numpy()
-                excess = log_score(y, loc, log_scale) - model.log_score(test)
-                results.append((excess, smooth_error(model), cpu))
+            recovery(n, 10_000, formula)
+            results = [recovery(n, seed, formula) for seed in range(seeds)]
             mean, se = np.mean(results, axis=0), np.std(results, axis=0, ddof=1) / np.sqrt(seeds)
             cells = [f"{m:.4f} ({s:.4f})" for m, s in zip(mean, se, strict=True)]
             print(f"n = {n}, {name:15s} excess {cells[0]}  RMSE {cells[1]}  CPU s {cells[2]}")
         print(f"  {TABLE.get(n, '')}")
 
 
+def times_dropped(n: int, seeds: int) -> int:
+    """Number of fits that drop a deep term which has no effect."""
+    dropped = 0
+    for seed in range(seeds):
+        table, _, _ = simulate(n, 100 + seed)
+        rng = np.random.default_rng(seed)
+        table["y"] = np.sin(6 * table["x1"]) + 0.5 * rng.normal(size=n)
+        formula = f"y ~ s(x1) + deep(x1, x2, {', '.join(Z[:5])})"
+        model = dr.fit(formula, data=table, seed=seed, verbose=0)
+        dropped += all(effect.multiplier == 0 for effect in model.deep.effects)
+    return dropped
+
+
 def noise(rows: list[int], seeds: int) -> None:
     """Print how often a deep term without effect is dropped."""
     for n in rows:
-        dropped = 0
-        for seed in range(seeds):
-            table, _, _ = simulate(n, 100 + seed)
-            rng = np.random.default_rng(seed)
-            table["y"] = np.sin(6 * table["x1"]) + 0.5 * rng.normal(size=n)
-            formula = f"y ~ s(x1) + deep(x1, x2, {', '.join(Z[:5])})"
-            model = dr.fit(formula, data=table, seed=seed, verbose=0)
-            dropped += all(effect.multiplier == 0 for effect in model.deep.effects)
+        dropped = times_dropped(n, seeds)
         print(f"n = {n}: no deep effect in the data, dropped in {dropped} of {seeds} fits")
 
 
