@@ -30,6 +30,8 @@ AT = ("quantile", "cdf", "pdf", "logpdf", "prob")
 BY_PARAMETER = ("params", "linear", "terms")
 KINDS = ("mean", "median", "params", "linear", "terms", *AT, "variance")
 WITH_ERROR = ("mean", *BY_PARAMETER)
+AT_ONCE = 2**17
+"""Rows times values of `at` in one call of the family."""
 
 
 def check(
@@ -111,12 +113,15 @@ def at_values(family: Family, which: str, eta: Matrix, at: Array) -> Array:
             f"at has shape {values.shape}; give a number, (m,) values, or ({n}, m) of the rows."
         )
     function = _at_functions(family)[which]
-    columns = np.broadcast_to(
-        values if values.ndim else values[None], (n, *np.atleast_1d(values).shape[-1:])
-    )
-    result = np.column_stack(
-        [function(np.ascontiguousarray(column), eta) for column in columns.T] or [np.empty((n, 0))]
-    )
+    columns = np.broadcast_to(np.atleast_1d(values), (n, *np.atleast_1d(values).shape[-1:]))
+    m = columns.shape[1]
+    result = np.empty((n, m))
+    # several columns in one call: a call costs more than a thousand rows
+    width = max(1, AT_ONCE // max(n, 1))
+    for start in range(0, m, width):
+        block = columns[:, start : start + width]
+        repeated = np.repeat(eta, block.shape[1], axis=0)
+        result[:, start : start + width] = function(block.ravel(), repeated).reshape(block.shape)
     return result if values.ndim else result[:, 0]
 
 
