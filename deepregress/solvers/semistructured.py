@@ -120,12 +120,22 @@ def solve(
     if orthogonalize not in ("posthoc", "none"):
         raise FitError(f"orthogonalize={orthogonalize!r}: needs 'posthoc' or 'none'")
     with one_blas_thread():
-        return _solve(objective, parts, structured, trainer, training, seed, orthogonalize, verbose)
+        return _solve(
+            objective,
+            parts,
+            structured=structured,
+            trainer=trainer,
+            training=training,
+            seed=seed,
+            orthogonalize=orthogonalize,
+            verbose=verbose,
+        )
 
 
 def _solve(
     objective: Objective,
     parts: Sequence[NetworkPart],
+    *,
     structured: StructuredSolver,
     trainer: NetworkTrainer,
     training: Training,

@@ -95,7 +95,9 @@ def train(
     ]
     state = State.start(start)
     data = epoch_data(objective, networks, eta, folds, plan)
-    best, history, status = _epochs(plan, state, data, seed, round_number, verbose)
+    best, history, status = _epochs(
+        plan, state, data=data, seed=seed, round_number=round_number, verbose=verbose
+    )
     chosen = min(history, key=lambda epoch: (not np.isfinite(epoch.held_out), epoch.held_out))
     return Trained(_unpacked(best, networks), chosen.epoch, history, status)
 
@@ -174,7 +176,13 @@ class State:
 
 
 def _epochs(
-    plan: Plan, state: State, data: Mapping[str, Any], seed: int, round_number: int, verbose: int
+    plan: Plan,
+    state: State,
+    *,
+    data: Mapping[str, Any],
+    seed: int,
+    round_number: int,
+    verbose: int,
 ) -> tuple[State, tuple[Epoch, ...], Status]:
     """Early stopping: the best state, one record per epoch, and why it ended."""
     training = plan.training
