@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepregress import diagnostics, effects, plotting, quantities, saved, summary
+from deepregress import diagnostics, effects, grids, plotting, quantities, saved, summary
 from deepregress.data import Frame, Response, prediction_frame
 from deepregress.design import Design
-from deepregress.effects import Profile
 from deepregress.errors import PredictionError
 from deepregress.families.base import Family
+from deepregress.grids import Profile
 from deepregress.inference import Inference
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.prediction import Deep, Estimate, Labels, Predictors, responses
@@ -190,7 +190,7 @@ class FittedModel:
         term: str,
         parameter: str | None = None,
         *,
-        grid: int | pd.DataFrame | Mapping[str, Any] | None = None,
+        grid: grids.Grid = None,
         level: float = 0.95,
         simultaneous: bool = False,
     ) -> pd.DataFrame:
@@ -225,12 +225,14 @@ class FittedModel:
             There is no such term, or the grid lacks a variable.
         """
         quantities.check_level(level, "level")
-        place = effects.find(self._predictors, term, parameter)
-        table = effects.table_of(place, self._profile, self.frame, grid)
+        place = grids.find(self._predictors, term, parameter)
+        shown = grids.shown_at(
+            self._predictors, place, self._profile, training=self.frame, grid=grid
+        )
         return effects.partial_effect(
             self._predictors,
             place,
-            table,
+            shown,
             self._profile,
             level=level,
             simultaneous=simultaneous,
@@ -255,7 +257,7 @@ class FittedModel:
         units = range(len(self._predictors.units))
         if parameter is not None:
             units = range(self._predictors.unit(parameter), self._predictors.unit(parameter) + 1)
-        places = [place for u in units for place in effects.places(self._predictors, u)]
+        places = [place for u in units for place in grids.places(self._predictors, u)]
         if not places:
             raise PredictionError("there is nothing to plot: the formula has no term.")
         source = plotting.Source(

@@ -23,15 +23,8 @@ from matplotlib.ticker import MaxNLocator
 
 from deepregress.data import Frame, Response
 from deepregress.diagnostics import Checks
-from deepregress.effects import (
-    Place,
-    Profile,
-    effect,
-    grid_of,
-    partial_effect,
-    table_of,
-    working_residuals,
-)
+from deepregress.effects import effect, partial_effect, working_residuals
+from deepregress.grids import Place, Profile, grid_of, shown_at
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.prediction import Predictors
 
@@ -43,6 +36,8 @@ RESIDUAL_ROOM = 1.0
 """Partial residuals may widen a panel by this share of the effect's own range on each side."""
 LONG_LABELS = 34
 """Level names of more letters in all stand on the vertical axis."""
+LEVELS_HEIGHT = 165.0
+"""Points of height that the names of levels share."""
 OUTLIERS = 0.005
 """Share of partial residuals at either end that may fall outside a panel."""
 TOO_FAR = 0.1
@@ -100,9 +95,13 @@ class Source:
         unit = self.predictors.units[place.unit]
         label, link = place.labels[0], self.predictors.family.parameters[place.unit].link.name
         scale = unit.parameter if link == "identity" else f"{link}({unit.parameter})"
-        table = table_of(place, self.profile, self.frame, None)
         shown = partial_effect(
-            self.predictors, place, table, self.profile, level=level, simultaneous=False
+            self.predictors,
+            place,
+            shown_at(self.predictors, place, self.profile, training=self.frame, grid=None),
+            self.profile,
+            level=level,
+            simultaneous=False,
         )
         axes, factors = self.profile.axes(place)
         numeric, rows = tuple(axes), self._rows(place)
@@ -228,7 +227,7 @@ def _levels(ax: Axes, panel: Panel) -> None:
         place = place[::-1]
         ax.axvline(0.0, color="0.75", lw=0.7, zorder=0)
         ax.errorbar(value, place, xerr=(below, above), fmt="o", ms=4, color=INK, ecolor=INK, lw=1.1)
-        ax.set_yticks(place, names, fontsize=7 if len(names) < 20 else 5)
+        ax.set_yticks(place, names, fontsize=min(7.0, LEVELS_HEIGHT / len(names)))
         ax.set_ylim(-0.6, len(names) - 0.4)
         ax.set_xlabel(panel.ylabel, fontsize=STYLE["labelsize"])
     else:

@@ -399,9 +399,9 @@ class Summary:
                 f"Log score with minus without networks: {difference:.4g} (se {se:.2g}), "
                 f"{difference / fit.weight:.3g} per row; standard errors are given the networks"
             ]
-        explained = f"Deviance explained = {100 * fit.deviance_explained:.3g}%"
+        explained = f"Deviance explained = {100 * round(fit.deviance_explained, 9):.3g}%"
         if fit.r_squared is not None:
-            explained = f"R-sq.(adj) = {fit.r_squared:.3g}   {explained}"
+            explained = f"R-sq.(adj) = {round(fit.r_squared, 9):.3g}   {explained}"
         scale = "" if s.scale is None else f"  Scale est. = {s.scale:.5g}"
         return [
             *lines,
