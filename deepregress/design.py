@@ -5,8 +5,8 @@
 `build_designs` binds the terms of every parameter to the training rows and makes nested terms
 identifiable: in the order linear part, smooths of one covariate, of two, ..., a smooth loses the
 columns that the intercept and earlier terms of the same variables already span. With columns of
-unit length and [X1 X2] = Q R, the trailing pivots of qr(R22) below 1e-8 are dropped. (mgcv's
-`gam.side` rests on the same decomposition, smooth against smooth.)
+unit length and [X1 X2] = Q R, as many are dropped as pivots of qr(R22) are below 1e-8, and those
+that come last among the pivots of the columns as they are: those that mgcv's `gam.side` drops.
 
 `Design.evaluate` is a function of the row alone and goes through the rows in chunks, so its memory
 beyond X does not grow with them.
@@ -135,10 +135,10 @@ class Design:
 
     @cached_property
     def penalties(self) -> tuple[PlacedPenalty, ...]:
-        """Penalties with their places in this predictor."""
+        """Penalties with their places in this predictor; several of one term are numbered."""
         return tuple(
             PlacedPenalty(
-                block.label,
+                block.label if len(block.penalties) == 1 else f"{block.label}{number}",
                 slice(start, start + block.n_coef),
                 spec.penalty.S,
                 spec.penalty.rank,
@@ -146,7 +146,7 @@ class Design:
                 spec.df,
             )
             for block, start in self._placed()
-            for spec in block.penalties
+            for number, spec in enumerate(block.penalties, start=1)
         )
 
     def _placed(self) -> Iterator[tuple[ColumnBlock, int]]:
@@ -335,7 +335,7 @@ def _identifiable(blocks: list[Block], frame: Frame, parameter: str) -> list[Blo
     result: dict[str, ColumnBlock] = {}
     for block, start in zip(nested, places.tolist(), strict=False):
         own = list(range(start, start + block.n_coef))
-        if isinstance(block.recipe, SmoothColumns):
+        if isinstance(block.recipe, SmoothColumns) and block.recipe.nested:
             dropped = dependent_columns(R[:, [*kept, *own]], block.n_coef)
             if dropped:
                 _report(block, block.recipe, dropped, parameter)
@@ -362,10 +362,17 @@ def _nested(columns: Sequence[ColumnBlock]) -> list[ColumnBlock]:
         if any(
             each.term != block.term and set(each.variables) & set(block.variables)
             for each in columns
+            if _takes_part(each)
         )
+        and _takes_part(block)
     ]
     linear = [block for block in columns if block.kind == "parametric" and block not in found]
     return [*linear, *found] if found else []
+
+
+def _takes_part(block: ColumnBlock) -> bool:
+    """Whether a block can span or be spanned: random effects are told apart by their penalties."""
+    return not isinstance(block.recipe, SmoothColumns) or block.recipe.nested
 
 
 def _report(
@@ -410,9 +417,19 @@ def dependent_columns(R: Matrix, n_later: int) -> list[int]:
     U = U[:, size > DEPENDENT * size.max(initial=0.0)]
     later = scaled[:, n_first:]
     later = later - U @ (U.T @ later)
-    pivoted, order = scipy.linalg.qr(later, mode="r", pivoting=True)
-    rank = int(np.sum(np.abs(np.diagonal(pivoted)) > DEPENDENT))
-    return sorted(int(j) for j in order[rank:])
+    rank, order = _pivots(later)
+    # as in mgcv the longest parts stay, which decides what the penalty means; unless their lengths
+    # differ so much that a part which is rounding error would stay
+    _, by_length = _pivots(later * length[n_first:])
+    if _pivots(later[:, by_length[:rank]])[0] == rank:
+        order = by_length
+    return sorted(order[rank:])
+
+
+def _pivots(X: Matrix) -> tuple[int, list[int]]:
+    """Return the rank of X, whose columns were of unit length, and its columns by their pivots."""
+    pivoted, order = scipy.linalg.qr(X, mode="r", pivoting=True)
+    return int(np.sum(np.abs(np.diagonal(pivoted)) > DEPENDENT)), order.tolist()
 
 
 def _without(block: ColumnBlock, recipe: SmoothColumns, dropped: Sequence[int]) -> ColumnBlock:

@@ -51,6 +51,11 @@ class Quadratic(Penalty):
     S: Matrix
     rank: int
 
+    @classmethod
+    def of(cls, S: Matrix) -> Quadratic:
+        """Return the penalty of S, whose rank is counted."""
+        return cls(S, _rank(S))
+
     def value(self, coef: Vector) -> float:
         """Return 1/2 coef' S coef."""
         return 0.5 * float(coef @ self.S @ coef)

@@ -183,14 +183,22 @@ class Term(ABC):
 
 
 Builder = Callable[[Call], Term]
-_BUILDERS: dict[str, Builder] = {}
+_BUILDERS: dict[tuple[str, str], Builder] = {}
 
 
-def register(name: str) -> Callable[[Builder], Builder]:
-    """Make a builder of terms known by the name it is called by in formulas."""
+def register(name: str, bs: str = "") -> Callable[[Builder], Builder]:
+    """Make a builder of terms known by the name it is called by in formulas.
+
+    Parameters
+    ----------
+    name : str
+        The name, such as "s".
+    bs : str, optional
+        The builder is for calls with `bs=` this name only.
+    """
 
     def add(builder: Builder) -> Builder:
-        _BUILDERS[name] = builder
+        _BUILDERS[name, bs] = builder
         return builder
 
     return add
@@ -198,15 +206,18 @@ def register(name: str) -> Callable[[Builder], Builder]:
 
 def registered() -> tuple[str, ...]:
     """Return the names of terms that formulas can call."""
-    return tuple(sorted(_BUILDERS))
+    return tuple(sorted({name for name, _ in _BUILDERS if name.isidentifier()}))
 
 
 def build(call: Call) -> Term:
     """Return the term of a call; the name of a user's network stands for a deep term."""
-    return _BUILDERS[call.name if call.name in _BUILDERS else "deep"](call)
+    bs = call.kwargs.get("bs")
+    if isinstance(bs, str) and (call.name, bs) in _BUILDERS:
+        return _BUILDERS[call.name, bs](call)
+    return _BUILDERS[call.name if (call.name, "") in _BUILDERS else "deep", ""](call)
 
 
-def options(call: Call, allowed: Sequence[str]) -> dict[str, Any]:
+def check_options(call: Call, allowed: Sequence[str]) -> dict[str, Any]:
     """Return the keyword arguments of a call.
 
     Raises
@@ -271,8 +282,19 @@ def not_finite(frame: Frame, finite: Array, variables: Sequence[str]) -> str:
     return f"not finite in {int((~finite).sum())} of {frame.n_obs} rows, the first has {came}."
 
 
-def codes(frame: Frame, name: str, levels: Sequence[object]) -> Array:
+def codes(frame: Frame, name: str, levels: Sequence[object], *, unknown: bool = False) -> Array:
     """Return a factor's codes in the levels of the training rows, shape (n_obs,).
+
+    Parameters
+    ----------
+    frame : Frame
+        The rows.
+    name : str
+        The column; numbers are looked up where the levels are numbers.
+    levels : sequence
+        The levels of the training rows.
+    unknown : bool
+        Give other levels the code -1.
 
     Raises
     ------
@@ -281,6 +303,9 @@ def codes(frame: Frame, name: str, levels: Sequence[object]) -> Array:
     """
     values = frame[name]
     known = listing(str(level) for level in levels)
+    text = any(isinstance(level, str) for level in levels)
+    if not isinstance(values, pd.Categorical) and not text and values.ndim == 1:
+        values = pd.Categorical(values)
     if not isinstance(values, pd.Categorical):
         raise PredictionError(
             f"column {name!r} was a factor (levels {known}) when the model was fitted; "
@@ -291,7 +316,7 @@ def codes(frame: Frame, name: str, levels: Sequence[object]) -> Array:
     place = {level: code for code, level in enumerate(levels)}
     recoded = np.array([place.get(level, -1) for level in values.categories])
     result = recoded[values.codes]
-    if (result < 0).any():
+    if not unknown and (result < 0).any():
         levels_of_rows = values[result < 0].remove_unused_categories().categories.tolist()
         new = listing(repr(level) for level in levels_of_rows)
         raise PredictionError(

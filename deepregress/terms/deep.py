@@ -27,10 +27,10 @@ from deepregress.terms.base import (
     Inputs,
     NetworkBlock,
     Term,
+    check_options,
     codes,
     name_option,
     numbers,
-    options,
     register,
 )
 
@@ -198,7 +198,7 @@ class DeepTerm(Term):
 def deep(call: Call) -> DeepTerm:
     """Read `deep(x1, x2, net="name", orthogonal_to=...)`; any other name is a user's network."""
     named = call.name != "deep"
-    options(call, ("orthogonal_to",) if named else ("net", "orthogonal_to"))
+    check_options(call, ("orthogonal_to",) if named else ("net", "orthogonal_to"))
     if not call.args:
         raise call.error(f"{call.name}() needs a column, such as {call.name}(x).")
     network = call.name if named else name_option(call, "net") or ""

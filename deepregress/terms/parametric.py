@@ -37,10 +37,10 @@ from deepregress.terms.base import (
     Columns,
     OffsetBlock,
     Term,
+    check_options,
     codes,
     not_finite,
     numbers,
-    options,
     register,
 )
 
@@ -266,7 +266,7 @@ class OffsetTerm(Term):
 @register("offset")
 def offset(call: Call) -> OffsetTerm:
     """Read `offset(expression)`."""
-    options(call, ())
+    check_options(call, ())
     if len(call.args) != 1:
         raise call.error(f"offset() takes one expression, got {len(call.args)}.")
     return OffsetTerm(call.label, expression_variables(call.args[0]), call.args[0])

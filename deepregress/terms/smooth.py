@@ -1,32 +1,37 @@
-"""Smooth terms `s(x)`, as mgcv builds them (METHODS 2).
+"""What all smooth terms have in common: from a basis to a block of the design, as in mgcv.
 
-    raw basis B(x) (n, k), penalties S      basis.construct
+    raw basis B(x) (n, k), penalties S      `Form.construct`, which differs between s(), te(), ...
     S <- S / (|S|_1 / |B|_inf^2)            mgcv's scaling, over all training rows, before centring
     Z with Z' sum_i B(x_i) = 0              sum-to-zero constraint, absorbed: X = B Z, Z' S Z
+    S_0 = U U'                              `select=True`: U spans the null space of sum_j Z' S_j Z
     X <- diag(by) X                         numeric `by` (not centred unless it is constant)
     X <- diag(g = level) X                  factor `by`: one centred smooth per level, an ordered
                                             factor without its first level
 
 The sums over the training rows are taken in chunks; `SmoothColumns.evaluate` needs the row alone.
+Covariates are numbers, or factors, which a basis sees as positions of levels (-1: none of them).
 
-References: Wood, "Generalized Additive Models", 2nd ed. 2017, sec. 5.4.1 and 5.6.3.
+References: Wood, "Generalized Additive Models", 2nd ed. 2017, sec. 5.4.1 and 5.6.3; Marra and Wood
+2011, doi:10.1016/j.csda.2011.02.004 (`select`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from deepregress.basis import Basis, centre, construct, penalty_scale
+from deepregress.basis import Basis, centre, penalty_scale
 from deepregress.data import Frame
-from deepregress.errors import DataError, FormulaError
-from deepregress.formula import Call, expression_variables
+from deepregress.errors import DataError, FormulaError, PredictionError
+from deepregress.formula import Call
 from deepregress.linalg import Matrix, Vector
 from deepregress.penalty import Quadratic
+from deepregress.terms import options
 from deepregress.terms.base import (
     ColumnBlock,
     Columns,
@@ -35,13 +40,45 @@ from deepregress.terms.base import (
     codes,
     name_option,
     numbers,
-    options,
-    register,
 )
 
-_OPTIONS = ("k", "bs", "by", "m", "df", "sp", "knots")
+# Options of every smooth term.
+COMMON = ("by", "df", "sp", "fx", "select")
+# Largest design of a smooth that has columns for every level of a factor, in bytes.
+LARGEST = 2 << 30
 # Rows whose raw basis is held at once while sums over the training rows are taken.
 _CHUNK_ROWS = 16384
+_CHUNK_ELEMENTS = 1 << 24
+
+Levels = tuple[Any, ...]
+
+
+class Form(ABC):
+    """What kind of smooth it is: how its basis is built and what is done to the basis.
+
+    `centred`: whether the sum-to-zero constraint applies. `scaled`: whether penalties are scaled
+    as in mgcv. `nested`: whether columns that earlier terms span are dropped. `new_levels`:
+    whether rows of levels without training rows are allowed, and have an effect of zero.
+    """
+
+    centred: bool = True
+    scaled: bool = True
+    nested: bool = True
+    new_levels: bool = False
+
+    def levels(
+        self, frame: Frame, covariates: Sequence[str], label: str
+    ) -> tuple[Levels | None, ...]:
+        """Return the levels of each covariate that is a factor, None for numbers."""
+        return (None,) * len(covariates)
+
+    @abstractmethod
+    def construct(self, x: Matrix, levels: Sequence[Levels | None], label: str) -> Basis:
+        """Construct the raw basis from the covariates of the training rows, (n, d)."""
+
+    def names(self, basis: Basis, levels: Sequence[Levels | None]) -> tuple[str, ...]:
+        """Return what follows the label in the names of the coefficients; () for numbers."""
+        return ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,30 +95,44 @@ class SmoothColumns(Columns):
         Columns of the table that they name.
     basis : Basis
         The raw basis.
-    Z : Matrix
-        Constraint and dropped columns: X = basis(x) Z, shape (k, n_coef).
+    Z : Matrix or None
+        Constraint and dropped columns: X = basis(x) Z, shape (k, n_coef); None for the identity.
     by : str
         Column that multiplies the smooth; "" for none.
     levels : tuple or None
         Levels of `by`, where it is a factor.
     level : int
         The level that the smooth is for.
+    factors : tuple
+        Levels of each covariate that is a factor, None for numbers.
+    nested : bool
+        Whether columns that earlier terms span are dropped.
+    new_levels : bool
+        Whether other levels of the covariates are allowed.
     """
 
     label: str
     covariates: tuple[str, ...]
     variables: tuple[str, ...]
     basis: Basis
-    Z: Matrix
+    Z: Matrix | None
     by: str
-    levels: tuple[Any, ...] | None
+    levels: Levels | None
     level: int
+    factors: tuple[Levels | None, ...]
+    nested: bool
+    new_levels: bool
+
+    @property
+    def n_coef(self) -> int:
+        """Number of columns."""
+        return self.basis.k if self.Z is None else self.Z.shape[1]
 
     def evaluate(self, frame: Frame) -> Matrix:
         """Return the columns for the rows of a frame, shape (n_obs, n_coef)."""
         if self.levels is not None:
             rows = codes(frame, self.by, self.levels) == self.level
-            X = np.zeros((frame.n_obs, self.Z.shape[1]))
+            X = np.zeros((frame.n_obs, self.n_coef))
             if rows.any():
                 X[rows] = self._smooth(frame.rows(rows))
             return X
@@ -91,26 +142,22 @@ class SmoothColumns(Columns):
         return X
 
     def _smooth(self, frame: Frame) -> Matrix:
-        x = [numbers(frame, each, self.variables, label=self.label) for each in self.covariates]
-        return self.basis.evaluate(x[0] if len(x) == 1 else np.column_stack(x)) @ self.Z
+        x = read(
+            frame, self.covariates, self.factors, self.variables, label=self.label,
+            new_levels=self.new_levels,
+        )  # fmt: skip
+        raw = self.basis.evaluate(x)
+        return raw if self.Z is None else raw @ self.Z
 
     def keep(self, columns: list[int]) -> SmoothColumns:
         """Return the recipe of some of the columns."""
-        return SmoothColumns(
-            self.label,
-            self.covariates,
-            self.variables,
-            self.basis,
-            np.ascontiguousarray(self.Z[:, columns]),
-            self.by,
-            self.levels,
-            self.level,
-        )
+        Z = np.eye(self.basis.k) if self.Z is None else self.Z
+        return replace(self, Z=np.ascontiguousarray(Z[:, columns]))
 
 
 @dataclass(frozen=True)
 class SmoothTerm(Term):
-    """`s(x, k=, bs=, by=, m=, df=, sp=, knots=)`: a smooth function of one or more covariates.
+    """A smooth function of one or more covariates: `s(x)`, `te(x, z)`, `s(g, bs="re")`, ...
 
     Parameters
     ----------
@@ -122,27 +169,30 @@ class SmoothTerm(Term):
         The term as the user wrote it, for messages.
     covariates : tuple of str
         Expressions that are smoothed.
+    form : Form
+        How its basis is built.
     by : str
         Column that multiplies the smooth; "" for none.
-    bs, k, m, knots
-        Options of `basis.construct`.
-    sp : float or None
-        Fixed smoothing parameter, in mgcv's scaling.
+    sp : tuple of float or None
+        Fixed smoothing parameters, in mgcv's scaling: () for none, else one per penalty.
     df : float or None
         Fixed effective degrees of freedom.
+    fx : bool
+        Whether it has no penalties.
+    select : bool
+        Whether its null space has a penalty too.
     """
 
     label: str
     variables: tuple[str, ...]
     written: str
     covariates: tuple[str, ...]
-    by: str
-    bs: str
-    k: int | None
-    m: int | tuple[int, ...] | None
-    knots: tuple[Any, ...] | None
-    sp: float | None
-    df: float | None
+    form: Form
+    by: str = ""
+    sp: tuple[float | None, ...] = ()
+    df: float | None = None
+    fx: bool = False
+    select: bool = False
 
     def bind(self, frame: Frame) -> tuple[ColumnBlock, ...]:
         """Construct the basis from the training rows; one block, or one per level of `by`.
@@ -150,45 +200,51 @@ class SmoothTerm(Term):
         Raises
         ------
         FormulaError
-            The basis is unknown, or k, m, knots or df do not allow it.
+            The basis is unknown, or its options do not allow it.
         DataError
-            A covariate is no number or constant.
+            A covariate is no number or constant, or the columns would be too many.
         """
-        x = self._covariates(frame)
-        basis = construct(self.bs, x, k=self.k, m=self.m, knots=self._knots(), label=self.written)
-        sums, widest = _row_statistics(basis, x)
+        factors = self.form.levels(frame, self.covariates, self.written)
+        x = self._training_rows(frame, factors)
+        basis = self.form.construct(x, factors, self.written)
         by, constant = self._by(frame)
-        centred = not self.by or isinstance(by, pd.Categorical) or constant
-        Z = centre(sums) if centred else np.eye(basis.k)
+        sums, widest = _row_statistics(basis, x)
+        centred = self.form.centred and (not self.by or isinstance(by, pd.Categorical) or constant)
+        Z = centre(sums) if centred else None
         penalties = self._penalties(basis, widest, Z)
+        recipe = SmoothColumns(
+            label=self.written,
+            covariates=self.covariates,
+            variables=options.columns(self.covariates),
+            basis=basis,
+            Z=Z,
+            by=self.by,
+            levels=None,
+            level=0,
+            factors=factors,
+            nested=self.form.nested,
+            new_levels=self.form.new_levels,
+        )
         if not isinstance(by, pd.Categorical):
-            return (self._block(basis, Z, penalties, levels=None, level=0),)
+            return (self._block(recipe, penalties),)
         levels = tuple(by.categories.tolist())
         return tuple(
-            self._block(basis, Z, penalties, levels=levels, level=level)
+            self._block(replace(recipe, levels=levels, level=level), penalties)
             for level in range(1 if by.ordered else 0, len(levels))
         )
 
-    def _covariates(self, frame: Frame) -> Matrix:
-        names = [name for name in self.variables if name != self.by or name in self.covariates]
-        columns = []
-        for each in self.covariates:
-            x = numbers(frame, each, names, label=self.written, error=DataError)
-            if x.size and x.max() == x.min():
+    def _training_rows(self, frame: Frame, factors: Sequence[Levels | None]) -> Matrix:
+        x = read(
+            frame, self.covariates, factors, options.columns(self.covariates),
+            label=self.written, error=DataError,
+        )  # fmt: skip
+        for j, (each, levels) in enumerate(zip(self.covariates, factors, strict=True)):
+            if levels is None and len(x) and x[:, j].max() == x[:, j].min():
                 raise DataError(
-                    f"{self.written}: {each!r} is constant ({x[0]:g} in all {len(x)} rows); "
+                    f"{self.written}: {each!r} is constant ({x[0, j]:g} in all {len(x)} rows); "
                     "a smooth needs values that differ."
                 )
-            columns.append(x)
-        return columns[0] if len(columns) == 1 else np.column_stack(columns)
-
-    def _knots(self) -> Matrix | None:
-        if self.knots is None:
-            return None
-        try:
-            return np.asarray(self.knots, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise FormulaError(f"{self.written}: knots must be numbers.") from error
+        return x
 
     def _by(self, frame: Frame) -> tuple[pd.Categorical | Vector | None, bool]:
         """Return the by-variable and whether it is a constant number."""
@@ -203,48 +259,84 @@ class SmoothTerm(Term):
             raise DataError(f"{self.written}: by={self.by} is 0 in all rows.")
         return by, constant
 
-    def _penalties(self, basis: Basis, widest: Matrix, Z: Matrix) -> tuple[PenaltySpec, ...]:
-        specs = []
+    def _penalties(self, basis: Basis, widest: Matrix, Z: Matrix | None) -> tuple[PenaltySpec, ...]:
+        if self.fx:
+            return ()
+        found = []
         for S in basis.penalties:
-            scaled = Quadratic(S / penalty_scale(widest, S), basis.k - basis.null_dim)
-            specs.append(PenaltySpec(scaled.project(Z), self.sp, self.df))
-        if self.df is not None and specs:
-            n_coef = Z.shape[1]
-            free = n_coef - specs[0].penalty.rank
-            if not free < self.df < n_coef:
-                raise FormulaError(
-                    f"{self.written}: df must lie between {free} (its unpenalised part) and "
-                    f"{n_coef} (all its coefficients), got {self.df:g}."
-                )
-        return tuple(specs)
+            scale = penalty_scale(widest, S) if self.form.scaled else 1.0
+            one = len(basis.penalties) == 1
+            scaled = (
+                Quadratic(S / scale, basis.k - basis.null_dim) if one else Quadratic.of(S / scale)
+            )
+            found.append(scaled if Z is None else scaled.project(Z))
+        if self.select:
+            found += null_space_penalty(found)
+        if self.sp and len(self.sp) != len(found):
+            raise FormulaError(
+                f"{self.written}: sp needs one value for each of its {len(found)} penalties "
+                f"(None where it is to be estimated), got {len(self.sp)}."
+            )
+        self._check_df(found)
+        sp = self.sp or (None,) * len(found)
+        return tuple(PenaltySpec(S, each, self.df) for S, each in zip(found, sp, strict=True))
 
-    def _block(
-        self,
-        basis: Basis,
-        Z: Matrix,
-        penalties: tuple[PenaltySpec, ...],
-        *,
-        levels: tuple[Any, ...] | None,
-        level: int,
-    ) -> ColumnBlock:
+    def _check_df(self, penalties: Sequence[Quadratic]) -> None:
+        if self.df is None or not penalties:
+            return
+        if len(penalties) > 1:
+            raise FormulaError(
+                f"{self.written}: df fixes one smoothing parameter, but this term has "
+                f"{len(penalties)}; fix them by sp."
+            )
+        n_coef = len(penalties[0].S)
+        free = n_coef - penalties[0].rank
+        if not free < self.df < n_coef:
+            raise FormulaError(
+                f"{self.written}: df must lie between {free} (its unpenalised part) and "
+                f"{n_coef} (all its coefficients), got {self.df:g}."
+            )
+
+    def _block(self, recipe: SmoothColumns, penalties: tuple[PenaltySpec, ...]) -> ColumnBlock:
         label = self.label
-        if levels is not None:
+        if recipe.levels is not None:
             written_out = "" if label.endswith(f":{self.by}") else f":{self.by}"
-            label = f"{label}{written_out}{levels[level]}"
-        names = tuple(
-            dict.fromkeys(name for e in self.covariates for name in expression_variables(e))
-        )
+            label = f"{label}{written_out}{recipe.levels[recipe.level]}"
+        named = self.form.names(recipe.basis, recipe.factors) if recipe.Z is None else ()
         return ColumnBlock(
             label=label,
             kind="smooth",
-            names=coefficient_names(label, Z.shape[1]),
+            names=tuple(f"{label}.{name}" for name in named)
+            or coefficient_names(label, recipe.n_coef),
             variables=self.variables,
-            recipe=SmoothColumns(
-                self.written, self.covariates, names, basis, Z, self.by, levels, level
-            ),
+            recipe=recipe,
             penalties=penalties,
             term=self.label,
         )
+
+
+def term_of(call: Call, covariates: tuple[str, ...], form: Form) -> SmoothTerm:
+    """Return the smooth of a call: its label, and the options that all smooths have."""
+    by = name_option(call, "by") or ""
+    sp = options.smoothing(call)
+    df = options.number(call, "df", lambda value: value > 0, "a number > 0")
+    fx, select = options.flag(call, "fx"), options.flag(call, "select")
+    if sp and df is not None:
+        raise call.error("sp and df both fix the smoothing parameter; give one of them.")
+    if fx and (sp or df is not None or select):
+        raise call.error("fx=True leaves no penalty; give no sp, df or select with it.")
+    return SmoothTerm(
+        label=f"{call.name}({','.join(covariates)})" + (f":{by}" if by else ""),
+        variables=options.columns(covariates, by),
+        written=call.label,
+        covariates=covariates,
+        form=form,
+        by=by,
+        sp=sp,
+        df=df,
+        fx=fx,
+        select=select,
+    )
 
 
 def coefficient_names(label: str, n_coef: int) -> tuple[str, ...]:
@@ -252,86 +344,65 @@ def coefficient_names(label: str, n_coef: int) -> tuple[str, ...]:
     return tuple(f"{label}.{index + 1}" for index in range(n_coef))
 
 
+def read(
+    frame: Frame,
+    covariates: Sequence[str],
+    factors: Sequence[Levels | None],
+    variables: Sequence[str],
+    *,
+    label: str,
+    new_levels: bool = False,
+    error: type[DataError] | type[PredictionError] = PredictionError,
+) -> Matrix:
+    """Return covariates, numbers and positions of levels, shape (n_obs, d), float64."""
+    x = np.empty((frame.n_obs, len(covariates)))
+    for j, (each, levels) in enumerate(zip(covariates, factors, strict=True)):
+        if levels is None:
+            x[:, j] = numbers(frame, each, variables, label=label, error=error)
+        else:
+            x[:, j] = codes(frame, each.strip("`"), levels, unknown=new_levels)
+    return x
+
+
+def check_memory(n_obs: int, n_columns: int, label: str) -> None:
+    """Refuse designs with a column per level that do not fit into memory.
+
+    Raises
+    ------
+    DataError
+        `n_obs * n_columns` numbers take more than 2 GiB.
+    """
+    if n_obs * n_columns * 8 > LARGEST:
+        raise DataError(
+            f"{label}: {n_obs} rows with {n_columns} columns for the levels take "
+            f"{n_obs * n_columns * 8 / 2**30:.1f} GiB; {LARGEST / 2**30:g} GiB are the limit."
+        )
+
+
+def null_space_penalty(penalties: Sequence[Quadratic]) -> list[Quadratic]:
+    """Return the penalty U U' of the null space of all penalties, or nothing where there is none.
+
+    U (n_coef, dimension of the null space) has orthonormal columns.
+    """
+    wiggly = [each.S / np.linalg.norm(each.S) for each in penalties if each.rank]
+    if not wiggly:
+        return []
+    total: Matrix = np.sum(wiggly, axis=0)
+    null_dim = len(total) - Quadratic.of(total).rank
+    U = np.linalg.eigh(total)[1][:, :null_dim]
+    return [Quadratic(U @ U.T, null_dim)] if null_dim else []
+
+
 def _row_statistics(basis: Basis, x: Matrix) -> tuple[Vector, Matrix]:
     """Return the sums (k,) of the raw columns and the row (1, k) with the largest 1-norm."""
     sums = np.zeros(basis.k)
     widest = np.zeros((1, basis.k))
-    for start in range(0, len(x), _CHUNK_ROWS):
-        raw = basis.evaluate(x[start : start + _CHUNK_ROWS])
+    step = max(1, min(_CHUNK_ROWS, _CHUNK_ELEMENTS // basis.k))
+    for start in range(0, len(x), step):
+        raw = basis.evaluate(x[start : start + step])
         sums += raw.sum(axis=0)
-        size = np.abs(raw).sum(axis=1)
-        row = int(np.argmax(size))
-        if size[row] > np.abs(widest).sum():
+        lengths = np.abs(raw).sum(axis=1)
+        row = int(np.argmax(lengths))
+        if lengths[row] > np.abs(widest).sum():
             widest = raw[row : row + 1]
     return sums, widest
-
-
-@register("s")
-def smooth(call: Call) -> SmoothTerm:
-    """Read `s(x, k=10, bs="tp", by=, m=, df=, sp=, knots=)`."""
-    given = options(call, _OPTIONS)
-    if not call.args:
-        raise call.error("s() needs a covariate, such as s(x).")
-    by = name_option(call, "by") or ""
-    bs = given.get("bs", "tp")
-    if not isinstance(bs, str):
-        raise call.error(f"bs must be the name of a basis in quotes, got {_shown(bs)}.")
-    sp = _number(call, "sp", lambda value: value >= 0, "a number >= 0")
-    df = _number(call, "df", lambda value: value > 0, "a number > 0")
-    if sp is not None and df is not None:
-        raise call.error("sp and df both fix the smoothing parameter; give one of them.")
-    for each in call.args:
-        if not expression_variables(each):
-            raise call.error(f"{each} is not a column; options have names, as in s(x, k=10).")
-    names = [name for each in call.args for name in expression_variables(each)]
-    label = f"s({','.join(call.args)})" + (f":{by}" if by else "")
-    return SmoothTerm(
-        label=label,
-        variables=tuple(dict.fromkeys([*names, *([by] if by else [])])),
-        written=call.label,
-        covariates=call.args,
-        by=by,
-        bs=bs,
-        k=_size(call),
-        m=_order(call),
-        knots=_sequence(call, "knots"),
-        sp=sp,
-        df=df,
-    )
-
-
-def _size(call: Call) -> int | None:
-    k = call.kwargs.get("k")
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int)):
-        raise call.error(f"k must be a whole number, got {_shown(k)}.")
-    return None if k == -1 else k  # -1 is mgcv's way to ask for the default
-
-
-def _order(call: Call) -> int | tuple[int, ...] | None:
-    m = call.kwargs.get("m")
-    whole = isinstance(m, int) and not isinstance(m, bool)
-    several = isinstance(m, (tuple, list)) and all(type(each) is int for each in m)
-    if m is not None and not whole and not several:
-        raise call.error(f"m must be a whole number or several, such as (2, 2), got {_shown(m)}.")
-    return tuple(m) if isinstance(m, (tuple, list)) else m
-
-
-def _sequence(call: Call, option: str) -> tuple[Any, ...] | None:
-    value = call.kwargs.get(option)
-    if value is not None and not isinstance(value, (tuple, list)):
-        raise call.error(f"{option} must be a list of numbers, got {_shown(value)}.")
-    return None if value is None else tuple(value)
-
-
-def _number(call: Call, option: str, allowed: Callable[[float], bool], need: str) -> float | None:
-    value = call.kwargs.get(option)
-    if value is None:
-        return None
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not np.isfinite(value) or not allowed(value):
-        raise call.error(f"{option} must be {need}, got {_shown(value)}.")
-    return float(value)
-
-
-def _shown(value: object) -> str:
-    return str(getattr(value, "text", repr(value)))
