@@ -1,9 +1,9 @@
 """Where a term stands, and the values of its covariates at which its effect is shown.
 
 A term of one numeric variable is shown at equidistant points of its training range, of two on a
-grid, of factors at their levels, crossed. A network of more variables is shown at the training rows.
-All other columns that evaluating the term takes, but that its effect does not depend on, get a usual
-value.
+grid, of factors at their levels, crossed. A network of more variables is shown at the training
+rows. All other columns that evaluating the term takes, but that its effect does not depend on, get
+a usual value.
 """
 
 from __future__ import annotations

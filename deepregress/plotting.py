@@ -156,8 +156,8 @@ def effects_figure(panels: Sequence[Panel]) -> Figure:
     figure = Figure(figsize=(4.3 * n_columns, 3.3 * n_rows), layout="constrained", dpi=120)
     for i, panel in enumerate(panels):
         ax = figure.add_subplot(n_rows, n_columns, i + 1)
-        _draw(ax, panel)
         _dress(ax, panel.title, panel.note)
+        _draw(ax, panel)
     return figure
 
 
@@ -319,8 +319,8 @@ def checks_figure(checks: Checks) -> Figure:
     )
     for i, (title, draw) in enumerate(pictures):
         ax = figure.add_subplot(2, 2, i + 1)
-        draw(ax, checks)
         _dress(ax, title)
+        draw(ax, checks)
     return figure
 
 

@@ -8,6 +8,9 @@
 # weekends and over the seasons.
 
 # %%
+import tempfile
+from pathlib import Path
+
 import numpy as np
 
 import deepregress as dr
@@ -169,6 +172,8 @@ tomorrow = test.head(3)
 print(semistructured.predict(tomorrow, interval=0.95).round(1))
 print(semistructured.predict(tomorrow, "quantile", at=[0.05, 0.5, 0.95]).round(0))
 
-semistructured.save("quickstart.zip")
-again = dr.load("quickstart.zip")
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "bikes.zip"
+    semistructured.save(path)
+    again = dr.load(path)
 print("the same after loading:", np.array_equal(again.predict(test), semistructured.predict(test)))
