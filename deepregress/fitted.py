@@ -127,12 +127,11 @@ class FittedModel:
 
     @cached_property
     def sp(self) -> pd.Series:
-        """Smoothing parameters by (parameter, term), in mgcv's scaling."""
-        names = [
-            (unit.parameter, label)
-            for unit in self._predictors.units
-            for label in [*(p.label for p in unit.design.penalties), *unit.multipliers]
-        ]
+        """Smoothing parameters by (parameter, term), in mgcv's scaling.
+
+        The penalties of a term with several are numbered as by mgcv: te(x,z)1, te(x,z)2.
+        """
+        names = [name for unit in self._predictors.units for name in unit.penalty_names]
         return _by_term(dict(zip(names, self.solution.sp.tolist(), strict=True)), "sp")
 
     @property

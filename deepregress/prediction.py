@@ -115,6 +115,16 @@ class Predictor:
         """Names of the coefficients in the order of `index`."""
         return (*self.design.names, *self.multipliers)
 
+    @property
+    def penalty_names(self) -> tuple[tuple[str, str], ...]:
+        """(parameter, label) of each penalty; those of a term with several are numbered."""
+        labels = [*(p.label for p in self.design.penalties), *self.multipliers]
+        numbered = [
+            label if labels.count(label) == 1 else f"{label}{labels[: j + 1].count(label)}"
+            for j, label in enumerate(labels)
+        ]
+        return tuple((self.parameter, label) for label in numbered)
+
     @cached_property
     def blocks(self) -> dict[str, tuple[ColumnBlock, slice]]:
         """Label -> block with coefficients and its columns of X."""
