@@ -3,8 +3,9 @@
     V(log lam, theta) = l(b) - 1/2 b' S b + 1/2 log|S|_+ - 1/2 log|H + S| + M/2 log(2 pi)
 
 b the penalised maximum at S = sum_j lam_j S_j and at a constant dispersion theta, P = H + S, M the
-dimension of the null space of S. With t_c = tr(P^-1 dH/db_c), by autodiff of the rows and one pass
-over the data,
+dimension of the null space of S. That is REML, which integrates all coefficients out; ML integrates
+the penalised ones only: U' P U stands for P, U a basis of the range of S, and M = 0. With t_c =
+tr(P^-1 dH/db_c), by autodiff of the rows and one pass over the data,
 
     dV/dlog lam_j = 1/2 (d log|S|_+ / dlog lam_j - lam_j tr(P^-1 S_j) - lam_j b' S_j b)
                     - 1/2 t' db/dlog lam_j,           db/dlog lam_j = -lam_j P^-1 S_j b,
@@ -70,6 +71,8 @@ class Group:
 
     index: slice
     members: tuple[int, ...]
+    basis: Matrix
+    """U, (p, rank)."""
     scaled: tuple[Matrix, ...]
     """U' S_j U, (rank, rank) each, positive definite in sum."""
     logdet: float
@@ -105,10 +108,12 @@ class Problem:
     dispersion: int | None
     free: Array
     """Indices of the coefficients Newton moves: all but a constant dispersion."""
+    integrated: Matrix | None = None
+    """Basis of the free coefficients that V integrates out, (n_free, rank); None: all of them."""
 
     @classmethod
-    def of(cls, objective: Objective) -> Problem:
-        """Place the penalties of all units."""
+    def of(cls, objective: Objective, *, method: str = "REML") -> Problem:
+        """Place the penalties of all units; `method` is "REML" or "ML"."""
         penalties = tuple(
             Penalty(slice(unit.start + p.index.start, unit.start + p.index.stop), p, _root(p.S))
             for unit, given in zip(objective.slices, objective.units, strict=True)
@@ -117,7 +122,9 @@ class Problem:
         dispersion = _constant_dispersion(objective)
         every = np.arange(objective.n_coef)
         free = every if dispersion is None else np.delete(every, dispersion)
-        return cls(objective, penalties, _groups(penalties), dispersion, free)
+        groups = _groups(penalties)
+        U = None if method == "REML" else _penalised_basis(groups, objective.n_coef)[free]
+        return cls(objective, penalties, groups, dispersion, free, U)
 
     def on(self, objective: Objective) -> Problem:
         """The same problem on other rows."""
@@ -125,8 +132,21 @@ class Problem:
 
     @property
     def null_dim(self) -> int:
-        """M: free coefficients no penalty touches."""
-        return len(self.free) - sum(group.rank for group in self.groups)
+        """M: coefficients integrated out that no penalty touches."""
+        n = len(self.free) if self.integrated is None else self.integrated.shape[1]
+        return n - sum(group.rank for group in self.groups)
+
+    def inner(self, P: Matrix, factor: Factor) -> Factor:
+        """Factor of the part of P (over the free coefficients) that V integrates out."""
+        if self.integrated is None:
+            return factor
+        inner = Factor.of(self.integrated.T @ P @ self.integrated)
+        return factor if inner is None else inner
+
+    def inverse(self, inner: Factor) -> Matrix:
+        """P^-1, or U (U' P U)^-1 U', over the free coefficients."""
+        V = inner.inverse()
+        return V if self.integrated is None else self.integrated @ V @ self.integrated.T
 
     def total(self, lam: Vector) -> TotalPenalty:
         """S = sum_j lam_j S_j, (n_coef, n_coef), with its root."""
@@ -204,8 +224,18 @@ def _groups(penalties: tuple[Penalty, ...]) -> tuple[Group, ...]:
         U = vectors[:, values > RANGE_TOLERANCE * values[-1]]
         scaled = tuple(U.T @ S @ U for S in matrices)
         logdet = float(np.linalg.slogdet(scaled[0])[1])
-        groups.append(Group(slice(start, stop), tuple(members), scaled, logdet))
+        groups.append(Group(slice(start, stop), tuple(members), U, scaled, logdet))
     return tuple(groups)
+
+
+def _penalised_basis(groups: tuple[Group, ...], n_coef: int) -> Matrix:
+    """Orthonormal basis of all penalised directions, (n_coef, sum of ranks)."""
+    U = np.zeros((n_coef, sum(group.rank for group in groups)))
+    at = 0
+    for group in groups:
+        U[group.index, at : at + group.rank] = group.basis
+        at += group.rank
+    return U
 
 
 @dataclass(frozen=True)
@@ -217,6 +247,8 @@ class Point:
     state: State
     converged: bool
     factor: Factor
+    inner: Factor
+    """Of what V integrates out."""
     value: float
     """V, to be maximised."""
 
@@ -227,15 +259,16 @@ class Point:
         """Fit the coefficients at `lam` and the state's dispersion, starting from the state."""
         penalty = problem.total(lam)
         fit = maximise(problem.objective, state, penalty, free=problem.free, tolerance=tolerance)
-        _, factor = curvature(problem.objective, fit.state, penalty.S, problem.free)
+        H, factor = curvature(problem.objective, fit.state, penalty.S, problem.free)
+        inner = problem.inner(H + penalty.S[np.ix_(problem.free, problem.free)], factor)
         logdet, _, _ = problem.log_pseudo_det(lam)
         value = (
             fit.state.penalised(penalty)
             + 0.5 * logdet
-            - 0.5 * factor.logdet()
+            - 0.5 * inner.logdet()
             + 0.5 * problem.null_dim * np.log(2.0 * np.pi)
         )
-        return cls(problem, lam, fit.state, fit.converged, factor, float(value))
+        return cls(problem, lam, fit.state, fit.converged, factor, inner, float(value))
 
 
 @dataclass(frozen=True)
@@ -257,8 +290,10 @@ class Slope:
         free, d = problem.free, problem.dispersion
         estimated = [j for j, p in enumerate(problem.penalties) if p.estimated]
         n_hyper = len(estimated) + (d is not None)
-        V = problem.full(point.factor.inverse())
+        P_inverse = problem.full(point.factor.inverse())
+        V = P_inverse if problem.integrated is None else problem.full(problem.inverse(point.inner))
         t = problem.objective.logdet_gradient(b, V)
+        H = point.state.at.H
         _, first, second = problem.log_pseudo_det(lam)
 
         VS = {j: lam[j] * V[:, p.index] @ p.given.S for j, p in enumerate(problem.penalties)}
@@ -267,7 +302,7 @@ class Slope:
         gradient, hessian = np.zeros(n_hyper), np.zeros((n_hyper, n_hyper))
         for i, j in enumerate(estimated):
             index_j = problem.penalties[j].index
-            moves[:, i] = -(V @ Sb[j])
+            moves[:, i] = -(P_inverse @ Sb[j])
             trace = float(np.trace(VS[j][index_j]))
             rough = lam[j] * problem.penalties[j].roughness(b)
             gradient[i] = 0.5 * (first[j] - trace - rough)
@@ -277,6 +312,7 @@ class Slope:
                 hessian[i, h] = 0.5 * (mixed + second[j, k]) - float(Sb[j] @ moves[:, h])
             hessian[i, i] -= 0.5 * (trace + rough)
         if d is not None:
+            moves[:, -1] = -P_inverse @ H[:, d]
             _dispersion_slope(point, V, Sb, VS, estimated, moves, gradient, hessian)
             gradient[-1] += -0.5 * t[d]
         gradient -= 0.5 * moves[free].T @ t[free]
@@ -298,7 +334,6 @@ def _dispersion_slope(
     d, kappa = problem.dispersion, problem.kappa(point.state.coef)
     F = V @ H  # zero rows where V is: the held coefficient takes no part
     F[:, d] = 0.0
-    moves[:, -1] = -V @ H[:, d]
     gradient[-1] = point.state.at.gradient[d]
     hessian[-1, -1] = -(H[d, d] + H[d] @ moves[:, -1]) - 0.5 * kappa**2 * (
         np.trace(F) - np.sum(F * F.T)

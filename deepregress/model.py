@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -35,12 +36,12 @@ from deepregress.networks import resolve
 from deepregress.objective import Objective, Unit
 from deepregress.prediction import Deep
 from deepregress.smoothing import select
-from deepregress.solvers.base import Solution, Training
+from deepregress.solvers.base import Solution, StructuredSolver, Training
 from deepregress.solvers.semistructured import NetworkPart, solve
 from deepregress.solvers.stochastic import train
 from deepregress.terms import registered
 
-METHODS = ("REML",)
+METHODS = ("REML", "ML", "fixed")
 ORTHOGONALIZATIONS = ("posthoc", "none")
 
 
@@ -81,8 +82,9 @@ def fit(
         Name -> Keras model (its output the feature vector) or factory from `dr.networks`.
     weights : str or array, optional
         Row weights of the log-likelihood: weight 2 is the row twice.
-    method : "REML"
-        Criterion of the smoothing parameters.
+    method : {"REML", "ML", "fixed"}
+        Marginal likelihood that chooses the smoothing parameters; "fixed": every smooth has its
+        `sp` or `df`.
     training : Training, optional
         How networks are trained.
     orthogonalize : {"posthoc", "none"}
@@ -136,6 +138,8 @@ def fit(
     )
     given.check(response)
     designs = build_designs(parsed, frame, given.parameter_names)
+    if method == "fixed":
+        _check_fixed(designs)
     objective, inputs = _objective(given, response, designs, frame)
     parts = _parts(designs, inputs, supplied, objective)
     if seed is None and parts:
@@ -143,6 +147,7 @@ def fit(
     solution, deep = _solve(
         objective,
         parts,
+        structured=partial(select, method="ML" if method == "ML" else "REML"),
         training=training or Training(),
         seed=seed or 0,
         orthogonalize=orthogonalize,
@@ -171,6 +176,16 @@ def _check_choice(argument: str, given: object, allowed: Sequence[str]) -> None:
     if given not in allowed:
         hint = suggestion(given, allowed) if isinstance(given, str) else ""
         raise FitError(f"{argument} must be one of {', '.join(allowed)}, got {given!r}{hint}")
+
+
+def _check_fixed(designs: Mapping[str, Design]) -> None:
+    for design in designs.values():
+        for penalty in design.penalties:
+            if penalty.sp is None and penalty.df is None:
+                raise FormulaError(
+                    f"method='fixed': {penalty.label} in the formula for {design.parameter!r} "
+                    "needs sp= or df="
+                )
 
 
 def _texts(parsed: ParsedModel) -> dict[str, str]:
@@ -237,6 +252,7 @@ def _solve(
     objective: Objective,
     parts: Sequence[NetworkPart],
     *,
+    structured: StructuredSolver,
     training: Training,
     seed: int,
     orthogonalize: str,
@@ -244,11 +260,11 @@ def _solve(
 ) -> tuple[Solution, Deep | None]:
     """Structured or semi-structured fit, by content."""
     if not parts:
-        return select(objective), None
+        return structured(objective), None
     result = solve(
         objective,
         parts,
-        structured=select,
+        structured=structured,
         trainer=train,
         training=training,
         seed=seed,

@@ -1,16 +1,11 @@
-"""Smoothing selection for structured predictors: extended Fellner-Schall, then Newton on V.
+"""Smoothing selection for structured predictors: a warm start, then Newton on V.
 
-1. Fellner-Schall: on the quadratic model of the log-likelihood at the current coefficients b,
-
-    lam_j <- lam_j (tr(S^- S_j) - tr(P^-1 S_j)) / (b' S_j b),   b <- maximiser of the model,
-
-   a few times without touching the data; then one safeguarded Newton step in b. Repeat.
-2. Fellner-Schall ignores how H moves with b, which costs up to 0.1 in logLik and edf. So the end is
-   Newton on the Laplace approximate restricted likelihood V itself (module `marginal`), in log lam
-   and a constant dispersion, with the exact gradient and step halving on V.
-3. A fixed `sp` means lam = sp / phi; a fixed `df` means tr(F) of the term = df. Both are solved
-again
-   for the new dispersion and coefficients until nothing moves.
+1. Fellner-Schall (module `fellner_schall`) comes near.
+2. Newton on the Laplace approximate marginal likelihood V itself (module `marginal`), in log lam
+   and a constant dispersion, with the exact gradient and step halving on V. What Fellner-Schall
+   leaves, up to 0.1 in logLik and edf, is gone then.
+3. A fixed `sp` means lam = sp / phi, a fixed `df` tr(F) of the term = df. Both are solved again for
+   the new dispersion and coefficients until nothing moves.
 
 References: Wood & Fasiolo (2017), doi:10.1111/biom.12666; Wood, Pya & Saefken (2016),
 doi:10.1080/01621459.2016.1180986.
@@ -18,54 +13,35 @@ doi:10.1080/01621459.2016.1180986.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import scipy.linalg
 
 from deepregress.errors import FitError
+from deepregress.fellner_schall import (
+    LARGEST_STEP,
+    df_step,
+    dispersion_step,
+    lam_bounds,
+    warm_start,
+)
 from deepregress.linalg import Factor, Matrix, Vector, one_blas_thread
 from deepregress.marginal import Point, Problem, Slope
 from deepregress.objective import Objective, Unit
 from deepregress.solvers.base import Solution, Status, Step
-from deepregress.solvers.newton import (
-    RIDGE,
-    State,
-    curvature,
-    evaluate,
-    maximise,
-    step_towards,
-)
+from deepregress.solvers.newton import RIDGE, State, curvature, evaluate
 
-LAM_RANGE = 1e9
-"""lam_j S_j stays within this factor of H in its block, either way: beyond it a term is its null
-space (or free) to nine digits, and H + S loses the digits that tell the difference."""
-INNER_UPDATES = 4
-"""Fellner-Schall updates for each pass over the data."""
-LARGEST_UPDATE, LARGEST_ROUND = 10.0, 100.0
-"""Largest factor on lam in one update and between two passes over the data."""
-WARM_TOLERANCE, WARM_ROUNDS = 0.2, 20
-"""Largest move of log lam, and number of rounds, at which Newton on V takes over."""
 GRADIENT = 2e-5
 """Largest |dV / dlog lam| at which V counts as maximal: log lam is then known to about 1e-4."""
-LARGEST_STEP = 4.0
 FLATTEST = 1e-4
 """Least curvature of V assumed in any direction of log lam."""
 FIXED_TOLERANCE = 1e-6
-LATER_PREDICTORS = 1e4
-"""Factor on the first lam of predictors after the first: a wiggly scale would follow single
-residuals of a mean that is not smooth yet, where the likelihood has no upper bound."""
-ROUGH_ROWS = 4096
-ROUGH_ROUNDS = 3
-ROUGH_TOLERANCE = 0.1
-"""Log-likelihood that Newton leaves on the table while lam is still far off."""
-SLACK = 0.5
-"""Fall of V that ends Fellner-Schall: more than an unfinished Newton fit explains."""
 MAX_ROUNDS = 100
 MAX_HALVINGS = 12
 
 
-def select(objective: Objective, start: Vector | None = None) -> Solution:
+def select(objective: Objective, start: Vector | None = None, *, method: str = "REML") -> Solution:
     """Fit structured predictors and choose their smoothing parameters.
 
     Parameters
@@ -73,6 +49,8 @@ def select(objective: Objective, start: Vector | None = None) -> Solution:
     objective : Objective
     start : Vector, (n_coef,), optional
         Coefficients to start from; those of the intercept-only model by default.
+    method : {"REML", "ML"}
+        Marginal likelihood of all coefficients, or of the penalised ones.
 
     Returns
     -------
@@ -84,27 +62,24 @@ def select(objective: Objective, start: Vector | None = None) -> Solution:
         If the likelihood is not finite at the start.
     """
     with one_blas_thread():
-        return _select(objective, start)
+        return _select(Problem.of(objective, method=method), start)
 
 
-def _select(objective: Objective, start: Vector | None) -> Solution:
-    problem = Problem.of(objective)
+def _select(problem: Problem, start: Vector | None) -> Solution:
+    objective = problem.objective
     state = evaluate(objective, start_coef(objective) if start is None else start)
     if not np.isfinite(state.at.value):
         raise FitError("the log-likelihood is not finite at the start values")
     trace: list[Step] = []
-    lam = _start_lam(problem, state)
-    if start is None:
-        lam, rough = _rough_fit(problem, lam, state)
-        state = rough if np.isfinite(rough.at.value) else state
-    if start is not None or objective.n_obs > ROUGH_ROWS:
-        lam, state = _fellner_schall(problem, lam, state, trace)
+    lam, state = warm_start(problem, state, trace, rough=start is None)
     point, status = _maximise_V(Point.at(problem, lam, state), trace)
     for _ in range(MAX_ROUNDS):
         lam = _fixed_lam(point)
         if np.allclose(np.log(lam), np.log(point.lam), rtol=0, atol=FIXED_TOLERANCE):
             break
         point, status = _maximise_V(Point.at(problem, lam, point.state), trace)
+    if problem.integrated is not None and problem.dispersion is not None:
+        point = _unbiased_dispersion(point)
     return _solution(point, status, tuple(trace))
 
 
@@ -142,202 +117,6 @@ def _refuse_dependence(unit: Unit, gram: Matrix) -> None:
     )
 
 
-# -- 1. Fellner-Schall -----------------------------------------------------------------------------
-
-
-def _rough_fit(problem: Problem, lam: Vector, state: State) -> tuple[Vector, State]:
-    """Smoothing parameters and coefficients from a few rows, one predictor after the other.
-
-    The likelihood of several predictors has poor local maxima near the intercept-only model: a
-    scale that explains what the mean has not yet. So the first predictor is fitted while the others
-    have their intercepts only, then the second joins, and so on.
-    """
-    sample = problem.on(problem.objective.sample(ROUGH_ROWS))
-    if sample.objective is not problem.objective:
-        state = evaluate(sample.objective, state.coef)
-    slices = problem.objective.slices
-    wanted = [u for u, unit in enumerate(problem.objective.units) if unit.n_coef > 1]
-    for u in wanted[:-1]:
-        entered = np.arange(slices[u].stop)
-        waiting = np.array(
-            [s.start for s, unit in zip(slices[u + 1 :], sample.objective.units[u + 1 :],
-            strict=True)
-             if unit.n_coef and (unit.X[:, 0] == 1.0).all()],
-            dtype=int,
-        )  # fmt: skip
-        stage = replace(sample, free=np.setdiff1d(entered, [sample.dispersion]))
-        for _ in range(ROUGH_ROUNDS):
-            point = Point.at(stage, lam, state, tolerance=ROUGH_TOLERANCE)
-            lam, state, _ = _fellner_schall_step(point)
-            penalty = sample.total(lam)
-            state = maximise(
-                sample.objective, state, penalty, free=waiting, tolerance=ROUGH_TOLERANCE
-            ).state
-    lam, state = _fellner_schall(sample, lam, state, [])
-    if sample.objective is not problem.objective:
-        state = evaluate(problem.objective, state.coef)
-    return lam, state
-
-
-def _fellner_schall(
-    problem: Problem, lam: Vector, state: State, trace: list[Step]
-) -> tuple[Vector, State]:
-    """Alternate updates of lam with Newton in the coefficients and dispersion steps.
-
-    The updates may pass the maximum of V where H moves much with the coefficients: the best point
-    is kept, and the first fall of V ends them.
-    """
-    best: Point | None = None
-    for _ in range(WARM_ROUNDS):
-        point = Point.at(problem, lam, state, tolerance=ROUGH_TOLERANCE)
-        if not point.converged or (best is not None and point.value < best.value - SLACK):
-            break
-        best = point
-        lam, state, change = _fellner_schall_step(point)
-        trace.append(Step("Fellner-Schall", -point.value, change))
-        if change < WARM_TOLERANCE:
-            return lam, state
-    return (lam, state) if best is None else (best.lam, best.state)
-
-
-def _fellner_schall_step(point: Point) -> tuple[Vector, State, float]:
-    """One round: lam, the state and the largest move of a log lam that still matters."""
-    problem, lam, state = point.problem, point.lam, point.state
-    H, _ = curvature(problem.objective, state, problem.total(lam).S, problem.free)
-    working = H @ state.coef[problem.free] + state.at.gradient[problem.free]
-    model = _update(problem, H, working, lam, state.coef)
-    state, _ = step_towards(problem.objective, state, model.target, problem.total(model.lam))
-    shift = _dispersion_step(problem, state, model.edf)
-    if shift:
-        _refuse_perfect_fit(problem, state, shift)
-        coef = state.coef.copy()
-        coef[problem.dispersion] += shift
-        state = evaluate(problem.objective, coef)
-    # a term that is all but straight keeps drifting to infinite lam: moves up count by its edf
-    moves = np.log(model.lam / lam)
-    moves = np.where(moves > 0.0, moves * np.minimum(1.0, model.penalised_edf), -moves)
-    return model.lam, state, float(np.max(moves, initial=abs(shift)))
-
-
-def _start_lam(problem: Problem, state: State) -> Vector:
-    """Penalties of the size of the information in their blocks; sp / phi where sp is given."""
-    H, _ = curvature(problem.objective, state, np.zeros_like(state.at.H), problem.free)
-    H = problem.full(H)
-    phi = problem.phi(state.coef)
-    first = problem.objective.slices[0]
-    lam = np.empty(len(problem.penalties))
-    for j, p in enumerate(problem.penalties):
-        later = 1.0 if p.index.start < first.stop else LATER_PREDICTORS
-        equal = later * np.trace(H[p.index, p.index]) / np.trace(p.given.S)
-        lam[j] = equal if p.given.sp is None else p.given.sp / phi
-    return lam
-
-
-@dataclass(frozen=True)
-class _Model:
-    """Fellner-Schall on a quadratic model: lam, the maximiser, its edf, those of the penalties."""
-
-    lam: Vector
-    target: Vector
-    edf: float
-    penalised_edf: Vector
-
-
-def _update(problem: Problem, H: Matrix, working: Vector, lam: Vector, coef: Vector) -> _Model:
-    """Update lam for l(b) = working' b - 1/2 b' H b."""
-    block = np.ix_(problem.free, problem.free)
-    target = coef.copy()
-    low, high = _lam_bounds(problem, problem.full(H))
-    low, high = np.maximum(low, lam / LARGEST_ROUND), np.minimum(high, lam * LARGEST_ROUND)
-    touched = [j for j, p in enumerate(problem.penalties) if p.index.start in problem.free]
-    gained = np.zeros_like(lam)
-    V, previous = np.zeros_like(H), lam
-    for update in range(INNER_UPDATES + 1):
-        factor = Factor.of(H + problem.total(lam).S[block])
-        if factor is None:
-            # H has negative directions that the present lam no longer covers: stay at the last one
-            lam = previous
-            break
-        target[problem.free] = factor.solve(working)
-        V = factor.inverse()
-        if update == INNER_UPDATES or not touched:
-            break
-        previous = lam
-        full_V = problem.full(V)
-        _, first, _ = problem.log_pseudo_det(lam)
-        ratio = np.ones_like(lam)
-        for j in touched:
-            p = problem.penalties[j]
-            if p.estimated:
-                gained[j] = max(first[j] - lam[j] * p.trace(full_V), _TINY)
-                rough = lam[j] * p.roughness(target)
-                ratio[j] = gained[j] / max(rough, _TINY)
-            elif p.given.df is not None:
-                ratio[j] = np.exp(_df_step(problem, full_V, problem.full(H), lam, j))
-        moved = lam * np.clip(ratio, 1 / LARGEST_UPDATE, LARGEST_UPDATE)
-        lam = np.where(ratio == 1.0, lam, np.clip(moved, low, high))
-    return _Model(lam, target, float(np.sum(V * H)), gained)
-
-
-_TINY = float(np.finfo(float).eps)
-
-
-def _factor(P: Matrix) -> Factor:
-    factor = Factor.of(P)
-    if factor is None:
-        raise FitError("the penalised Hessian is singular: two terms span the same function")
-    return factor
-
-
-def _lam_bounds(problem: Problem, H: Matrix) -> tuple[Vector, Vector]:
-    """LAM_RANGE around equal size of penalty and information; none where sp is given."""
-    size = np.array(
-        [np.trace(H[p.index, p.index]) / np.trace(p.given.S) for p in problem.penalties]
-    )
-    size = np.maximum(size, np.finfo(float).tiny)
-    given = np.array([p.given.sp is not None for p in problem.penalties], dtype=bool)
-    return np.where(given, 0.0, size / LAM_RANGE), np.where(given, np.inf, size * LAM_RANGE)
-
-
-def _df_step(problem: Problem, V: Matrix, H: Matrix, lam: Vector, j: int) -> float:
-    """Newton step in log lam_j towards tr(F_jj) = df of the quadratic model."""
-    p = problem.penalties[j]
-    wanted = np.nan if p.given.df is None else p.given.df
-    edf = float(np.sum(V[p.index] * H[:, p.index].T))
-    VSV = V[p.index, p.index] @ (lam[j] * p.given.S) @ V[p.index]
-    slope = -float(np.sum(VSV * H[:, p.index].T))
-    return float(np.clip((wanted - edf) / min(slope, -_TINY), -2.0, 2.0))
-
-
-def _dispersion_step(problem: Problem, state: State, edf: float) -> float:
-    """Move of the dispersion's predictor towards the stationary point of V.
-
-    With H proportional to exp(-kappa eta), dV/deta = l' + kappa edf / 2, and l' is nearly of the
-    form c exp(-kappa eta) - constant, whose root is one logarithm away.
-    """
-    d = problem.dispersion
-    if d is None:
-        return 0.0
-    kappa = problem.kappa(state.coef)
-    gradient, information = state.at.gradient[d] + 0.5 * kappa * edf, state.at.H[d, d]
-    inside = 1.0 - kappa * gradient / information if information > 0 else 0.0
-    if inside <= 0:
-        return float(np.sign(gradient))
-    return float(np.clip(-np.log(inside) / kappa, -LARGEST_STEP, LARGEST_STEP))
-
-
-def _refuse_perfect_fit(problem: Problem, state: State, shift: float) -> None:
-    """A constant dispersion that runs to zero is no fit: the likelihood has no maximum."""
-    moved = state.coef.copy()
-    moved[problem.dispersion] += shift
-    family, response = problem.objective.family, problem.objective.response
-    if problem.phi(moved) < family.least_dispersion(response.lower):
-        raise FitError(
-            f"the terms fit {response.label!r} exactly: the {family.dispersion} is zero to "
-            "rounding, so there is nothing left to infer from"
-        )
-
-
 # -- 2. Newton on V --------------------------------------------------------------------------------
 
 
@@ -347,7 +126,7 @@ def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
     estimated = np.array([p.estimated for p in problem.penalties], dtype=bool)
     if not estimated.any() and problem.dispersion is None:
         return point, _status(point, 0.0)
-    low, high = _lam_bounds(problem, problem.full(_information(point)))
+    low, high = lam_bounds(problem, problem.full(_information(point)))
     for _ in range(MAX_ROUNDS):
         slope = Slope.at(point)
         n_lam = int(estimated.sum())
@@ -430,12 +209,31 @@ def _fixed_lam(point: Point) -> Vector:
     H = problem.full(_information(point)) if wanted else point.state.at.H
     block = np.ix_(problem.free, problem.free)
     for _ in range(MAX_ROUNDS if wanted else 0):
-        V = problem.full(_factor((H + problem.total(lam).S)[block]).inverse())
-        steps = np.array([_df_step(problem, V, H, lam, j) for j in wanted])
+        factor = Factor.of((H + problem.total(lam).S)[block])
+        if factor is None:
+            raise FitError("the penalised Hessian is singular: two terms span the same function")
+        V = problem.full(factor.inverse())
+        steps = np.array([df_step(problem, V, H, lam, j) for j in wanted])
         lam[wanted] *= np.exp(steps)
         if np.max(np.abs(steps)) < FIXED_TOLERANCE / 10:
             break
     return lam
+
+
+def _unbiased_dispersion(point: Point) -> Point:
+    """The fit of ML with RSS / (n - edf) for its dispersion, as R reports it, at the same sp."""
+    problem = point.problem
+    sp = point.lam * problem.phi(point.state.coef)
+    for _ in range(MAX_ROUNDS):
+        edf = float(np.sum(problem.full(point.factor.inverse()) * point.state.at.H))
+        shift = dispersion_step(problem, point.state, edf)
+        if abs(shift) < FIXED_TOLERANCE:
+            break
+        coef = point.state.coef.copy()
+        coef[problem.dispersion] += shift
+        at = Point.at(problem, sp / problem.phi(coef), evaluate(problem.objective, coef))
+        point = replace(at, value=point.value)
+    return point
 
 
 def _status(point: Point, gradient: float) -> Status:

@@ -38,6 +38,7 @@ FLOORS = {
     8: ("solvers.base",),
     9: ("solvers.*",),
     9.5: ("marginal",),
+    9.6: ("fellner_schall",),
     10: ("smoothing", "inference"),
     10.5: ("prediction",),
     10.6: ("quantities", "grids"),

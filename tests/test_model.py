@@ -20,7 +20,7 @@ def table():
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"method": "GCV"}, "method must be one of REML, got 'GCV'"),
+        ({"method": "GCV"}, "method must be one of REML, ML, fixed, got 'GCV'"),
         ({"orthogonalize": "postoc"}, "got 'postoc'; did you mean 'posthoc'"),
     ],
 )
@@ -104,3 +104,21 @@ def test_a_structured_fit_is_deterministic(table):
     one, two = (dr.fit({"loc": "y ~ s(x)", "scale": "~ s(z)"}, table) for _ in range(2))
     np.testing.assert_array_equal(one.coef, two.coef)
     assert one.reml == two.reml
+
+
+def test_maximum_likelihood_is_mgcvs():
+    # R 4.2.2, mgcv 1.8-41: gam(accel ~ s(times, k = 20, bs = "ps", m = c(2, 2)), method = "ML")
+    model = dr.fit("accel ~ s(times, k=20, bs='ps')", dr.datasets.load("mcycle"), method="ML")
+    assert model.reml == pytest.approx(621.950526, abs=1e-5)
+    assert model.loglik == pytest.approx(-597.366143, abs=1e-4)
+    assert model.edf["loc", "s(times)"] == pytest.approx(10.986037, abs=1e-3)
+    assert model.sp["loc", "s(times)"] == pytest.approx(3.63305867, rel=1e-3)
+    assert model.coef["scale", "(Intercept)"] == pytest.approx(np.log(512.610168) / 2, abs=1e-5)
+
+
+def test_fixed_smoothing_parameters_must_be_given(table):
+    with pytest.raises(FormulaError, match=r"method='fixed': s\(z\) in the formula for 'scale'"):
+        dr.fit({"loc": "y ~ s(x, sp=1)", "scale": "~ s(z)"}, table, method="fixed")
+    model = dr.fit({"loc": "y ~ s(x, sp=1)", "scale": "~ s(z, df=3)"}, table, method="fixed")
+    assert model.sp["loc", "s(x)"] == pytest.approx(1.0)
+    assert model.edf["scale", "s(z)"] == pytest.approx(3.0, abs=1e-4)

@@ -143,9 +143,10 @@ def test_weight_two_is_the_row_twice(name):
     np.testing.assert_allclose(one.coef, two.coef, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["REML", "ML"])
 @pytest.mark.parametrize(("name", "kind"), KINDS)
-def test_slope_of_the_marginal_likelihood_is_its_difference_quotient(name, kind):
-    problem = Problem.of(objective(name, kind))
+def test_slope_of_the_marginal_likelihood_is_its_difference_quotient(name, kind, method):
+    problem = Problem.of(objective(name, kind), method=method)
     state = evaluate(problem.objective, select(problem.objective).coef)
     lam = np.full(len(problem.penalties), 3.0)
     tight = {"free": problem.free, "tolerance": 1e-16, "max_steps": 30}
