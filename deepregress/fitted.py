@@ -476,6 +476,13 @@ def load(path: str | Path) -> FittedModel:
     ------
     DataError
         The file is not one of ours, or of a later version.
+
+    Examples
+    --------
+    >>> import deepregress as dr
+    >>> dr.fit("foodexp ~ income", dr.datasets.load("engel")).save("engel.zip")
+    >>> dr.load("engel.zip").predict({"income": [500.0]}).round(1)
+    array([390.1])
     """
     return FittedModel(**saved.read(path))
 

@@ -11,7 +11,7 @@ and no display or global state is needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,7 +108,7 @@ class Source:
         on_grid = grid_of(place, self.profile, 2) is not None and (numeric or factors)
         return Panel(
             title=label if len(self.predictors.units) == 1 else f"{unit.parameter}:  {label}",
-            note=self._note(place, unit.parameter),
+            note=self._note(place, unit.parameter, factors),
             ylabel=f"effect on {scale}",
             table=shown,
             numeric=numeric,
@@ -124,11 +124,13 @@ class Source:
             return np.arange(self.frame.n_obs)
         return np.flatnonzero(np.asarray(self.frame[place.by] == place.levels[0]))
 
-    def _note(self, place: Place, parameter: str) -> str:
+    def _note(self, place: Place, parameter: str, factors: Mapping[str, Sequence[object]]) -> str:
         label = place.labels[0]
+        curves = math.prod(map(len, factors.values()))
+        each = f", {curves} levels of {' x '.join(factors)}" if curves > len(COLOURS) else ""
         if place.kind == "smooth":
             unit = f", at {place.by} = 1" if place.by and not place.levels else ""
-            return f"edf {self.edf[parameter, label]:.1f}{unit}"
+            return f"edf {self.edf[parameter, label]:.1f}{unit}{each}"
         if place.kind == "linear":
             return ""
         value = effect(self.predictors, place, self.frame, self.profile).value
@@ -188,17 +190,19 @@ def _curves(ax: Axes, panel: Panel) -> None:
             (_level(key), part)
             for key, part in panel.table.groupby(keys, observed=True, sort=False)
         ]
+    few = len(groups) <= len(COLOURS)
     for i, (label, part) in enumerate(groups):
-        colour = COLOURS[i % len(COLOURS)]
-        band = BAND if len(groups) == 1 else colour
-        alpha = 0.55 if len(groups) == 1 else 0.18
+        colour = COLOURS[i % len(COLOURS)] if few else INK
         x = part[name].to_numpy(dtype=float)
-        ax.fill_between(x, part["lower"], part["upper"], color=band, alpha=alpha, lw=0)
-        ax.plot(x, part["effect"], color=colour, lw=1.6, label=label)
-    if len(groups) > 1:
+        if few:
+            band, alpha = (BAND, 0.55) if len(groups) == 1 else (colour, 0.18)
+            ax.fill_between(x, part["lower"], part["upper"], color=band, alpha=alpha, lw=0)
+        ax.plot(x, part["effect"], color=colour, lw=1.6 if few else 0.7, label=label)
+    if len(groups) > 1 and few:
         title = ", ".join(panel.factors)
         ax.legend(title=title, fontsize=7, title_fontsize=7, frameon=False)
-    low, high = _range(panel.table["lower"], panel.table["upper"])
+    ends = ("lower", "upper") if few else ("effect", "effect")
+    low, high = _range(panel.table[ends[0]], panel.table[ends[1]])
     shown = panel.rug.get(name, np.zeros(0))
     some = thinned(len(shown))
     if panel.residuals is not None:
