@@ -35,6 +35,7 @@ from deepregress.errors import (
 from deepregress.formula import ParsedModel, ParsedPredictor
 from deepregress.linalg import Array, Matrix, Vector, one_blas_thread, triangular_factor
 from deepregress.penalty import PlacedPenalty
+from deepregress.remainder import split_summands
 from deepregress.terms import build
 from deepregress.terms.base import (
     Block,
@@ -214,7 +215,7 @@ class Design:
         if "1" not in known and INTERCEPT in self.slices:
             known["1"] = [INTERCEPT]
         chosen: list[str] = []
-        for part in _summands(text.replace(" ", "")):
+        for part in split_summands(text.replace(" ", "")):
             if part not in known:
                 hint = suggestion(part, known)
                 raise FormulaError(
@@ -449,15 +450,3 @@ def _without(block: ColumnBlock, recipe: SmoothColumns, dropped: Sequence[int]) 
 def _chunks(n_obs: int) -> Iterator[slice]:
     for start in range(0, n_obs, CHUNK_ROWS):
         yield slice(start, min(start + CHUNK_ROWS, n_obs))
-
-
-def _summands(text: str) -> list[str]:
-    """Split "s(x1)+te(x,z)" at the plus signs outside brackets."""
-    parts, depth = [""], 0
-    for sign in text:
-        depth += {"(": 1, ")": -1}.get(sign, 0)
-        if sign == "+" and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += sign
-    return parts

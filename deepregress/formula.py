@@ -18,20 +18,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from formulaic import Formula
-from formulaic.errors import FormulaicError
-from formulaic.parser.algos.tokenize import tokenize
-from formulaic.parser.types import Factor, Token
+from formulaic.parser.types import Token
 from formulaic.transforms import TRANSFORMS
 
 from deepregress.errors import FormulaError, NetworkError, caret, listing, suggestion
+from deepregress.remainder import expression_variables, linear, tokenise, unquoted
 
-# Names that are values inside a transform, as in C(g, Treatment("b")), and no columns.
-_VALUES = frozenset({"np", "contr", "Treatment", "Poly", "Sum", "Helmert", "Diff"})
-# Transforms of formulaic whose value in a row depends on the other rows of the table.
-_ROW_DEPENDENT = frozenset({"lag"})
-_MARKED = re.compile("\x1b\\[[0-9;]*m")
-_QUOTED = re.compile("`([^`]*)`")
+__all__ = ["BAR", "Call", "Code", "ParsedModel", "ParsedPredictor", "expression_variables", "parse"]
+
+# Name of the call that `(x | g)` stands for.
+BAR = "|"
 
 
 @dataclass(frozen=True)
@@ -128,7 +124,7 @@ class _Names:
 
     @property
     def calls(self) -> frozenset[str]:
-        return frozenset(self.terms) | frozenset(self.networks)
+        return frozenset(self.terms) - {BAR} | frozenset(self.networks)
 
 
 def parse(
@@ -252,7 +248,7 @@ def _one_response(found: list[tuple[str, str, str]], formula: Formulas) -> str:
 
 def _sides(text: str, parameter: str) -> tuple[str, str, int]:
     """Return the left side, the right side and where the right side starts."""
-    tildes = [token.source_start for token in _tokens(text, parameter) if token.token == "~"]
+    tildes = [token.source_start for token in tokenise(text, parameter) if token.token == "~"]
     if not tildes:
         return "", text, 0
     if len(tildes) > 1:
@@ -268,57 +264,72 @@ def _sides(text: str, parameter: str) -> tuple[str, str, int]:
     return " ".join(text[: start - 1].split()), text[start:], start
 
 
-def _tokens(text: str, parameter: str) -> list[Token]:
-    try:
-        return list(tokenize(text))
-    except FormulaicError as error:
-        raise _syntax_error(error, text, 0, parameter) from error
-
-
-def _syntax_error(error: Exception, text: str, offset: int, parameter: str) -> FormulaError:
-    """Return formulaic's error with a caret where it marks the source it repeats."""
-    message, _, source = _MARKED.sub("", str(error)).partition("\n\n")
-    start, stop = source.find("\u29db"), source.find("\u29da")
-    if message.startswith("Formula ended before"):
-        message, start, stop = "a bracket or quote is not closed.", source.find("\u29db"), -1
-        opened = re.search(r"[(\[{'\"`]", source[start + 1 :])
-        start += opened.start() if opened else 0
-    stop = offset + stop - 1 if stop > start else offset + start + 1
-    where = f"\n{caret(text, offset + start, stop)}" if start >= 0 else ""
-    return FormulaError(f"in the formula for {parameter!r}: {message}{where}")
-
-
 def _predictor(
     parameter: str, text: str, right: str, *, start: int, names: _Names
 ) -> ParsedPredictor:
     """Cut the registered calls out of the right side and check the linear remainder."""
-    tokens = _tokens(right, parameter)
+    tokens = tokenise(right, parameter)
     calls: list[Call] = []
     rest = right
+    for place in _called(tokens, text, start, parameter=parameter, names=names):
+        first, last = tokens[place[0]], tokens[place[1]]
+        span = start + first.source_start, start + last.source_end + 1
+        if first is last:
+            call = _call(text, span, parameter=parameter)
+        else:
+            call = _bar(tokens[place[0] : place[1] + 1], text, span, parameter=parameter)
+        _check_summand(call, tokens, place)
+        if call.label in [other.label for other in calls]:
+            raise call.error(f"this term stands twice in the formula for {parameter!r}.")
+        rest = _blank(rest, tokens, place)
+        calls.append(call)
+    remainder, variables = linear(rest, text, start, parameter=parameter, calls=names.calls)
+    return ParsedPredictor(parameter, text.strip(), remainder, variables, tuple(calls))
+
+
+def _called(
+    tokens: Sequence[Token], text: str, start: int, *, parameter: str, names: _Names
+) -> list[tuple[int, int]]:
+    """Return the first and last token of each registered call and of each `(x | g)`."""
+    found: list[tuple[int, int]] = []
+    opened: list[int] = []
+    bars: dict[int, int] = {}
     for index, token in enumerate(tokens):
-        if token.kind is Token.Kind.OPERATOR and "|" in token.token:
-            raise FormulaError(
-                f"in the formula for {parameter!r}: '|' has no meaning here."
-                f"\n{caret(text, start + token.source_start)}"
-            )
-        name = token.token.partition("(")[0]
-        if token.kind is Token.Kind.PYTHON and name in names.calls:
-            first, last = start + token.source_start, start + token.source_end + 1
-            call = _call(text, (first, last), parameter=parameter)
-            _check_summand(call, tokens, index)
-            if call.label in [other.label for other in calls]:
-                raise call.error(f"this term stands twice in the formula for {parameter!r}.")
-            rest = _blank(rest, tokens, index)
-            calls.append(call)
-    linear, variables = _linear(rest, text, start, parameter=parameter, names=names)
-    return ParsedPredictor(parameter, text.strip(), linear, variables, tuple(calls))
+        if token.token == "(":  # noqa: S105
+            opened.append(index)
+        elif token.token == ")" and opened:  # noqa: S105
+            first = opened.pop()
+            if first in bars:
+                found.append((first, index))
+        elif token.kind is Token.Kind.OPERATOR and "|" in token.token:
+            alone = token.token in (BAR, 2 * BAR) and BAR in names.terms
+            if not alone or not opened or opened[-1] in bars:
+                raise FormulaError(
+                    f"in the formula for {parameter!r}: '|' has no meaning here; random effects "
+                    f"are written (1 | g).\n{caret(text, start + token.source_start)}"
+                )
+            bars[opened[-1]] = index
+        elif token.kind is Token.Kind.PYTHON and token.token.partition("(")[0] in names.calls:
+            found.append((index, index))
+    return found
+
+
+def _bar(group: Sequence[Token], text: str, span: tuple[int, int], *, parameter: str) -> Call:
+    """Read `(x | g)` from its tokens, brackets included: the text on both sides of the bar."""
+    source = text[slice(*span)]
+    bar = next(token for token in group if token.kind is Token.Kind.OPERATOR and "|" in token.token)
+    at, after = (place - group[0].source_start for place in (bar.source_start, bar.source_end + 1))
+    sides = source[1:at], source[after:-1]
+    left, right = (" ".join(side.split()) for side in sides)
+    label = f"({left} | {right})"
+    return Call(BAR, (left, right), {}, label, span[0], span[1], text, parameter)
 
 
 def _call(text: str, span: tuple[int, int], *, parameter: str) -> Call:
     """Read the call `name(arguments)` that stands at `span` of the formula."""
     start, stop = span
     source = text[start:stop]
-    python, quoted = _unquoted(source)
+    python, quoted = unquoted(source)
     try:
         node = ast.parse(python, mode="eval").body
     except SyntaxError as error:
@@ -351,146 +362,28 @@ def _literal(node: ast.expr, quoted: Mapping[str, str]) -> object:
         return Code(_source(node, quoted))
 
 
-def _check_summand(call: Call, tokens: list[Token], index: int) -> None:
+def _check_summand(call: Call, tokens: Sequence[Token], place: tuple[int, int]) -> None:
     """Refuse a call that is not a summand of its own: in brackets, subtracted or multiplied."""
+    first, last = place
     depth = sum(
         {"(": 1, "[": 1, ")": -1, "]": -1}.get(token.token, 0)
-        for token in tokens[:index]
+        for token in tokens[:first]
         if token.kind is Token.Kind.CONTEXT
     )
-    around = [tokens[i].token for i in (index - 1, index + 1) if 0 <= i < len(tokens)]
-    before = tokens[index - 1].token if index else "+"
+    around = [tokens[i].token for i in (first - 1, last + 1) if 0 <= i < len(tokens)]
+    before = tokens[first - 1].token if first else "+"
     if depth or any(token not in ("+", "-") for token in around) or before == "-":
         hint = " (an interaction with a smooth is written s(x, by=z))" if call.name == "s" else ""
         raise call.error(f"a term must be a summand of its own, between '+' signs{hint}.")
 
 
-def _blank(rest: str, tokens: list[Token], index: int) -> str:
+def _blank(rest: str, tokens: Sequence[Token], place: tuple[int, int]) -> str:
     """Blank a call and a '+' that joins it and has not gone with another call."""
-    joins = [tokens[i] for i in (index - 1, index + 1) if 0 <= i < len(tokens)]
+    first, last = place
+    joins = [tokens[i] for i in (first - 1, last + 1) if 0 <= i < len(tokens)]
     plus = [token for token in joins if rest[token.source_start] == "+"]
-    for token in [tokens[index], *plus[:1]]:
-        first, last = token.source_start, token.source_end + 1
-        rest = rest[:first] + " " * (last - first) + rest[last:]
+    spans = [(tokens[first].source_start, tokens[last].source_end + 1)]
+    spans += [(token.source_start, token.source_end + 1) for token in plus[:1]]
+    for begin, end in spans:
+        rest = rest[:begin] + " " * (end - begin) + rest[end:]
     return rest
-
-
-def _linear(
-    rest: str, text: str, start: int, *, parameter: str, names: _Names
-) -> tuple[str, tuple[str, ...]]:
-    """Return the linear remainder as formulaic reads it and the columns it names."""
-    if not rest.strip():
-        return "1", ()
-    try:
-        terms = Formula(rest)
-    except SyntaxError as error:
-        offset = max(start, text.find(str(error.text)))
-        place = caret(text, offset + max(0, (error.offset or 1) - 1))
-        raise FormulaError(f"in the formula for {parameter!r}: {error.msg}.\n{place}") from error
-    except FormulaicError as error:
-        if "`.` operator" in str(error):
-            raise FormulaError(
-                f"in the formula for {parameter!r}: '.' is not allowed; name the columns."
-            ) from error
-        raise _syntax_error(error, text, start, parameter) from error
-    _check_repeated(rest, text, start, parameter=parameter)
-    variables: dict[str, None] = {}
-    for factor in (factor for term in terms for factor in term.factors):
-        if factor.eval_method is Factor.EvalMethod.LOOKUP:
-            variables[str(factor.expr)] = None
-        elif factor.eval_method is Factor.EvalMethod.PYTHON:
-            _check_functions(str(factor.expr), (text, start, parameter), names=names)
-            variables.update(dict.fromkeys(expression_variables(str(factor.expr))))
-    return " ".join(rest.split()), tuple(variables)
-
-
-def _check_repeated(rest: str, text: str, start: int, *, parameter: str) -> None:
-    """Refuse a summand that is written twice."""
-    seen: set[str] = set()
-    summand: list[Token] = []
-    depth = 0
-    for token in [*_tokens(rest, parameter), Token("+", kind="operator")]:
-        if token.kind is Token.Kind.CONTEXT:
-            depth += 1 if token.token in "([" else -1
-        if depth or token.token not in ("+", "-"):
-            summand.append(token)
-            continue
-        written = " ".join(part.token for part in summand)
-        if written in seen - {"", "1", "0"}:
-            first, last = summand[0].source_start, summand[-1].source_end + 1
-            raise FormulaError(
-                f"{written}: this term stands twice in the formula for {parameter!r}.\n"
-                f"{caret(text, start + first, start + last)}"
-            )
-        seen.add(written)
-        summand = []
-
-
-def _check_functions(expression: str, place: tuple[str, int, str], *, names: _Names) -> None:
-    """Refuse unknown functions, terms inside functions, and functions of other rows."""
-    text, start, parameter = place
-    for node in ast.walk(_parse(expression)):
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor):
-            raise _at("^", text, start, f"'^' is no power inside {expression}; write '**'.")
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-            continue
-        name = node.func.id
-        if name in names.calls:
-            raise _at(name, text, start, f"the term {name}() cannot stand inside {expression}.")
-        if name in _ROW_DEPENDENT:
-            message = f"{name}() depends on other rows, which a prediction does not have."
-            raise _at(name, text, start, message)
-        if name not in TRANSFORMS:
-            hint = suggestion(name, [*names.calls, *TRANSFORMS])
-            message = f"unknown term or function {name!r} in the formula for {parameter!r}"
-            hint = hint or f"; the terms are {listing(sorted(names.calls))}."
-            raise _at(name, text, start, message + hint)
-
-
-def _at(part: str, text: str, start: int, message: str) -> FormulaError:
-    """Return an error with carets under `part`, a function or sign on the right side."""
-    pattern = rf"\b{part}(?=\s*\()" if part.isidentifier() else re.escape(part)
-    found = re.compile(pattern).search(text, start)
-    return FormulaError(f"{message}\n{caret(text, *found.span())}" if found else message)
-
-
-def _parse(expression: str) -> ast.expr:
-    try:
-        return ast.parse(_unquoted(expression)[0], mode="eval").body
-    except SyntaxError as error:
-        raise FormulaError(
-            f"{expression}: {error.msg}.\n{caret(expression, max(0, (error.offset or 1) - 1))}"
-        ) from error
-
-
-def _unquoted(text: str) -> tuple[str, dict[str, str]]:
-    """Replace names in backticks by identifiers of the same length; return text and their names."""
-    names: dict[str, str] = {}
-
-    def identifier(match: re.Match[str]) -> str:
-        written = "_" + re.sub(r"\W", "_", match[1]) + "_"
-        names[written] = match[1]
-        return written
-
-    return _QUOTED.sub(identifier, text), names
-
-
-def expression_variables(expression: str) -> tuple[str, ...]:
-    """Return the columns that an expression such as `log(x) + z` names, in order.
-
-    Names that are called, or are values of formulaic such as `np`, are no columns.
-
-    Examples
-    --------
-    >>> expression_variables("poly(log(x), 2) * z")
-    ('z', 'x')
-    """
-    quoted = _unquoted(expression)[1]
-    tree = _parse(expression)
-    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    found = dict.fromkeys(
-        quoted.get(node.id, node.id)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and id(node) not in called and node.id not in _VALUES
-    )
-    return tuple(found)

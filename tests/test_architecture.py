@@ -26,6 +26,7 @@ PACKAGE = ROOT / "deepregress"
 # which lies above the members: inside a folder the order is base, members, __init__.
 FLOORS = {
     0: ("errors", "linalg"),
+    0.5: ("remainder",),
     1: ("formula", "penalty", "data", "codec", "datasets"),
     2: ("basis.base", "basis.*", "gating", "bijectors", "architecture"),
     3: ("terms.base", "families.base", "networks"),
@@ -50,7 +51,7 @@ FLOORS = {
     14: ("",),
 }
 SHARED = {"errors", "linalg", "data", "codec", "datasets"}
-DESIGN_LEG = {"formula", "penalty", "basis", "gating", "terms", "design"}
+DESIGN_LEG = {"remainder", "formula", "penalty", "basis", "gating", "terms", "design"}
 FAMILY_LEG = {"architecture", "bijectors", "families", "networks"}
 TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras"}
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "core", "misc", "tools", "shared"}

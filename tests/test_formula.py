@@ -8,7 +8,7 @@ from deepregress.errors import FormulaError, NetworkError
 from deepregress.formula import Code, expression_variables, parse
 
 PARAMETERS = ("loc", "scale")
-TERMS = ("s", "deep", "offset")
+TERMS = ("s", "deep", "offset", "|")
 
 
 def read(formula, networks=()):
@@ -41,6 +41,8 @@ GRAMMAR = {
     "y ~ s(x)+a*b+s(z)": ("a*b", ("a", "b"), ("s(x)", "s(z)")),
     "y ~ x + offset(log(e))": ("x", ("x",), ("offset(log(e))",)),
     "y ~ deep(x1, x2, net='a b')": ("1", (), ("deep(x1, x2, net='a b')",)),
+    "y ~ x + (1|g)": ("x", ("x",), ("(1 | g)",)),
+    "y ~ ( 1 + log(x) | a/b ) + (a+b):x": ("(a+b):x", ("a", "x", "b"), ("(1 + log(x) | a/b)",)),
     "y ~ s(`my x`)": ("1", (), ("s(`my x`)",)),
     # a column with the name of a term or function is told from the call by its bracket
     "y ~ s + s(s)": ("s", ("s",), ("s(s)",)),
@@ -147,7 +149,10 @@ WITH_CARET = {
     "y ~ I(x^2)": ("write '\\*\\*'", "^"),
     "y ~ lag(x)": ("depends on other rows", "lag"),
     "y ~ x | g": ("'|' has no meaning here", "|"),
-    "y ~ (1 | g)": ("'|' has no meaning here", "|"),
+    "y ~ (1 | g | h)": ("'|' has no meaning here; random effects are written", "|"),
+    "y ~ ((1 | g) + x)": ("a term must be a summand of its own", "(1 | g)"),
+    "y ~ x - (1 | g)": ("a term must be a summand of its own", "(1 | g)"),
+    "y ~ (1 | g) + (1|g)": ("this term stands twice", "(1|g)"),
 }
 
 

@@ -11,7 +11,8 @@ Both the parametrisations and the knots are mgcv's, so smoothing parameters agre
     gp  low-rank Gaussian process, any dimension
 
 `tensor.construct` makes products of them (te, ti), `factor_smooth.construct` curves per level of a
-factor (fs), and `markov_field.construct` effects of areas (mrf).
+factor (fs), `markov_field.construct` effects of areas (mrf), and `random_effect.construct` those of
+levels (re).
 
 A further basis is a module of this folder that registers its constructor, imported here.
 """
@@ -23,6 +24,7 @@ from deepregress.basis import (
     factor_smooth,
     gaussian_process,
     markov_field,
+    random_effect,
     shrinkage,
     tensor,
     thinplate,
@@ -41,6 +43,7 @@ from deepregress.basis.cyclic import Cyclic
 from deepregress.basis.factor_smooth import FactorSmooth
 from deepregress.basis.gaussian_process import GaussianProcess
 from deepregress.basis.markov_field import MarkovField
+from deepregress.basis.random_effect import RandomEffect
 from deepregress.basis.tensor import Tensor
 from deepregress.basis.thinplate import ThinPlate
 
@@ -52,6 +55,7 @@ __all__ = [
     "GaussianProcess",
     "MarkovField",
     "NaturalCubic",
+    "RandomEffect",
     "Tensor",
     "ThinPlate",
     "bspline",
@@ -63,6 +67,7 @@ __all__ = [
     "gaussian_process",
     "markov_field",
     "penalty_scale",
+    "random_effect",
     "registered",
     "scale_penalty",
     "shrinkage",

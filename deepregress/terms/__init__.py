@@ -2,10 +2,31 @@
 
 Importing this package registers every name that a formula can call. `terms.base` has the types, one
 module per kind of term has how it learns from the training rows and makes its columns (METHODS 2,
-5): `parametric`, `deep`, and the smooths, which share `smooth`: `spline`, `tensor`.
+5): `parametric`, `deep`, and the smooths, which share `smooth`: `spline`, `tensor`, `random`,
+`factor_smooth`, `markov_field`, `shrinkage`.
 """
 
-from deepregress.terms import deep, parametric, spline, tensor
+from deepregress.terms import (
+    deep,
+    factor_smooth,
+    markov_field,
+    parametric,
+    random,
+    shrinkage,
+    spline,
+    tensor,
+)
 from deepregress.terms.base import build, registered
 
-__all__ = ["build", "deep", "parametric", "registered", "spline", "tensor"]
+__all__ = [
+    "build",
+    "deep",
+    "factor_smooth",
+    "markov_field",
+    "parametric",
+    "random",
+    "registered",
+    "shrinkage",
+    "spline",
+    "tensor",
+]

@@ -205,8 +205,8 @@ def register(name: str, bs: str = "") -> Callable[[Builder], Builder]:
 
 
 def registered() -> tuple[str, ...]:
-    """Return the names of terms that formulas can call."""
-    return tuple(sorted({name for name, _ in _BUILDERS if name.isidentifier()}))
+    """Return the names of terms that formulas can call, and the bar of `(x | g)`."""
+    return tuple(sorted({name for name, _ in _BUILDERS}))
 
 
 def build(call: Call) -> Term:

@@ -133,6 +133,14 @@ def flag(call: Call, option: str, *, default: bool = False) -> bool:
     return value
 
 
+def expression(text: str) -> bool:
+    """Whether a text is one expression of columns, such as x or log(x), and no interaction."""
+    try:
+        return bool(expression_variables(text))
+    except FormulaError:
+        return False
+
+
 def whole(value: object) -> bool:
     """Whether a value is a whole number, truth values excepted."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -18,7 +18,7 @@ References: Wood, "Generalized Additive Models", 2nd ed. 2017, sec. 5.4.1 and 5.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,17 +66,17 @@ class Form(ABC):
     nested: bool = True
     new_levels: bool = False
 
-    def levels(
-        self, frame: Frame, covariates: Sequence[str], label: str
-    ) -> tuple[Levels | None, ...]:
-        """Return the levels of each covariate that is a factor, None for numbers."""
-        return (None,) * len(covariates)
+    def axes(self, frame: Frame, covariates: Sequence[str], label: str) -> dict[str, Levels | None]:
+        """Return the covariates in the order of the basis: levels of factors, None for numbers."""
+        return dict.fromkeys(covariates)
 
     @abstractmethod
     def construct(self, x: Matrix, levels: Sequence[Levels | None], label: str) -> Basis:
         """Construct the raw basis from the covariates of the training rows, (n, d)."""
 
-    def names(self, basis: Basis, levels: Sequence[Levels | None]) -> tuple[str, ...]:
+    def names(
+        self, basis: Basis, covariates: Sequence[str], levels: Sequence[Levels | None]
+    ) -> tuple[str, ...]:
         """Return what follows the label in the names of the coefficients; () for numbers."""
         return ()
 
@@ -204,9 +204,9 @@ class SmoothTerm(Term):
         DataError
             A covariate is no number or constant, or the columns would be too many.
         """
-        factors = self.form.levels(frame, self.covariates, self.written)
-        x = self._training_rows(frame, factors)
-        basis = self.form.construct(x, factors, self.written)
+        axes = self.form.axes(frame, self.covariates, self.written)
+        x = self._training_rows(frame, axes)
+        basis = self.form.construct(x, tuple(axes.values()), self.written)
         by, constant = self._by(frame)
         sums, widest = _row_statistics(basis, x)
         centred = self.form.centred and (not self.by or isinstance(by, pd.Categorical) or constant)
@@ -214,14 +214,14 @@ class SmoothTerm(Term):
         penalties = self._penalties(basis, widest, Z)
         recipe = SmoothColumns(
             label=self.written,
-            covariates=self.covariates,
+            covariates=tuple(axes),
             variables=options.columns(self.covariates),
             basis=basis,
             Z=Z,
             by=self.by,
             levels=None,
             level=0,
-            factors=factors,
+            factors=tuple(axes.values()),
             nested=self.form.nested,
             new_levels=self.form.new_levels,
         )
@@ -233,12 +233,13 @@ class SmoothTerm(Term):
             for level in range(1 if by.ordered else 0, len(levels))
         )
 
-    def _training_rows(self, frame: Frame, factors: Sequence[Levels | None]) -> Matrix:
+    def _training_rows(self, frame: Frame, axes: Mapping[str, Levels | None]) -> Matrix:
+        variables = options.columns(self.covariates)
         x = read(
-            frame, self.covariates, factors, options.columns(self.covariates),
-            label=self.written, error=DataError,
+            frame, tuple(axes), tuple(axes.values()), variables, label=self.written,
+            error=DataError,
         )  # fmt: skip
-        for j, (each, levels) in enumerate(zip(self.covariates, factors, strict=True)):
+        for j, (each, levels) in enumerate(axes.items()):
             if levels is None and len(x) and x[:, j].max() == x[:, j].min():
                 raise DataError(
                     f"{self.written}: {each!r} is constant ({x[0, j]:g} in all {len(x)} rows); "
@@ -302,7 +303,11 @@ class SmoothTerm(Term):
         if recipe.levels is not None:
             written_out = "" if label.endswith(f":{self.by}") else f":{self.by}"
             label = f"{label}{written_out}{recipe.levels[recipe.level]}"
-        named = self.form.names(recipe.basis, recipe.factors) if recipe.Z is None else ()
+        named = (
+            self.form.names(recipe.basis, recipe.covariates, recipe.factors)
+            if recipe.Z is None
+            else ()
+        )
         return ColumnBlock(
             label=label,
             kind="smooth",
