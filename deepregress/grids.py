@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,8 @@ class Profile:
 
     def axes(self, place: Place) -> tuple[list[str], dict[str, tuple[Any, ...]]]:
         """Numeric variables of a term, and its factors with their levels."""
-        factors = {**self.levels, **(self.coded if place.kind == "linear" else {})}
+        coded = self.coded if place.kind == "linear" else place.coded
+        factors = {**self.levels, **coded}
         numeric = [name for name in place.variables if name in self.ranges and name not in factors]
         return numeric, {name: factors[name] for name in place.variables if name in factors}
 
@@ -144,6 +145,8 @@ class Place:
         Column that multiplies a smooth; "" for none.
     levels : tuple
         Levels of `by` that have a smooth of their own.
+    coded : dict
+        Variable that a smooth takes as a factor -> its levels.
     """
 
     unit: int
@@ -152,6 +155,7 @@ class Place:
     variables: tuple[str, ...]
     by: str = ""
     levels: tuple[Any, ...] = ()
+    coded: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 def find(predictors: Predictors, term: str, parameter: str | None = None) -> Place:
@@ -196,7 +200,12 @@ def places(predictors: Predictors, u: int) -> list[Place]:
             recipe = block.recipe
             names = tuple(name for name in recipe.variables if name != recipe.by)
             levels = () if recipe.levels is None else (recipe.levels[recipe.level],)
-            found.append(Place(u, (block.label,), "smooth", names, recipe.by, levels))
+            coded = {
+                covariate.strip("`"): values
+                for covariate, values in zip(recipe.covariates, recipe.factors, strict=True)
+                if values is not None
+            }
+            found.append(Place(u, (block.label,), "smooth", names, recipe.by, levels, coded))
     found += [
         Place(u, (network.label,), "deep", _deep_variables(unit, network))
         for network in unit.design.networks
