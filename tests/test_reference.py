@@ -180,9 +180,10 @@ def test_effects_and_their_errors(case: Case) -> None:
         # a term shrunk to nothing has no range of its own: then its standard error is the scale
         scale = max(np.ptp(theirs), max(grid["se"]))
         assert np.abs(ours["effect"] - theirs).max() < EFFECT * scale
-        # the error of a straight line is zero at its mean: there a share of the largest counts
+        # a straight line has no error at its mean; ours keeps up to 0.01 degrees of freedom of
+        # curvature there, so half of the largest error counts too
         theirs = np.array(grid["se"])
-        assert np.all(np.abs(ours["se"] - theirs) < SE * (theirs + 0.2 * theirs.max()))
+        assert np.all(np.abs(ours["se"] - theirs) < SE * (theirs + 0.5 * theirs.max()))
 
 
 @each([*cases(), *FIXED])
