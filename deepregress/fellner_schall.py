@@ -38,7 +38,8 @@ LARGEST_STEP = 4.0
 LATER_PREDICTORS = 1e4
 """Factor on the first lam of predictors after the first: a wiggly scale would follow single
 residuals of a mean that is not smooth yet, where the likelihood has no upper bound."""
-ROUGH_ROWS = 4096
+ROUGH_ROWS, ROWS_PER_COEF = 2048, 20
+"""Size of the first sample: so many rows, or so many for each coefficient."""
 ROUGH_ROUNDS = 3
 ROUGH_TOLERANCE = 0.1
 """Log-likelihood that Newton leaves on the table while lam is still far off."""
@@ -48,46 +49,55 @@ _TINY = float(np.finfo(float).eps)
 
 
 def warm_start(
-    problem: Problem, state: State, trace: list[Step], *, rough: bool
+    problem: Problem, coef: Vector, trace: list[Step], *, rough: bool
 ) -> tuple[Vector, State]:
     """Smoothing parameters and coefficients near the maximum of V.
 
     Parameters
     ----------
     problem : Problem
-    state : State
+    coef : Vector, (n_coef,)
         Where to start.
     trace : list of Step
         Gets the rounds on all rows.
     rough : bool
-        Whether the state is only an intercept and a sample of the rows should go first.
+        Whether these are only intercepts and a sample of the rows should go first.
 
     Returns
     -------
     lam : Vector, (n_penalties,)
     state : State
+
+    Raises
+    ------
+    FitError
+        If the likelihood is not finite at the start.
     """
-    lam = start_lam(problem, state)
+    rows = max(ROUGH_ROWS, ROWS_PER_COEF * problem.objective.n_coef)
+    sample = problem.on(problem.objective.sample(rows)) if rough else problem
+    state = evaluate(sample.objective, coef)
+    if not np.isfinite(state.at.value):
+        raise FitError("the log-likelihood is not finite at the start values")
+    lam = start_lam(sample, state)
     if rough:
-        lam, sampled = _rough_fit(problem, lam, state)
-        state = sampled if np.isfinite(sampled.at.value) else state
-    if not rough or problem.objective.n_obs > ROUGH_ROWS:
-        lam, state = _fellner_schall(problem, lam, state, trace)
-    return lam, state
+        lam, state = _rough_fit(sample, lam, state)
+        if sample.objective is problem.objective:
+            return lam, state
+        state = evaluate(problem.objective, state.coef)
+        if not np.isfinite(state.at.value):
+            state = evaluate(problem.objective, coef)
+    return _fellner_schall(problem, lam, state, trace)
 
 
-def _rough_fit(problem: Problem, lam: Vector, state: State) -> tuple[Vector, State]:
-    """Smoothing parameters and coefficients from a few rows, one predictor after the other.
+def _rough_fit(sample: Problem, lam: Vector, state: State) -> tuple[Vector, State]:
+    """Smoothing parameters and coefficients of one predictor after the other.
 
     The likelihood of several predictors has poor local maxima near the intercept-only model: a
     scale that explains what the mean has not yet. So the first predictor is fitted while the others
     have their intercepts only, then the second joins, and so on.
     """
-    sample = problem.on(problem.objective.sample(ROUGH_ROWS))
-    if sample.objective is not problem.objective:
-        state = evaluate(sample.objective, state.coef)
-    slices = problem.objective.slices
-    wanted = [u for u, unit in enumerate(problem.objective.units) if unit.n_coef > 1]
+    slices = sample.objective.slices
+    wanted = [u for u, unit in enumerate(sample.objective.units) if unit.n_coef > 1]
     for u in wanted[:-1]:
         entered = np.arange(slices[u].stop)
         waiting = np.array(
@@ -104,10 +114,7 @@ def _rough_fit(problem: Problem, lam: Vector, state: State) -> tuple[Vector, Sta
             state = maximise(
                 sample.objective, state, penalty, free=waiting, tolerance=ROUGH_TOLERANCE
             ).state
-    lam, state = _fellner_schall(sample, lam, state, [])
-    if sample.objective is not problem.objective:
-        state = evaluate(problem.objective, state.coef)
-    return lam, state
+    return _fellner_schall(sample, lam, state, [])
 
 
 def _fellner_schall(
@@ -134,7 +141,7 @@ def _fellner_schall(
 def _fellner_schall_step(point: Point) -> tuple[Vector, State, float]:
     """One round: lam, the state and the largest move of a log lam that still matters."""
     problem, lam, state = point.problem, point.lam, point.state
-    H, _ = curvature(problem.objective, state, problem.total(lam).S, problem.free)
+    H, _ = curvature(problem.objective, state, problem.S(lam), problem.free)
     working = H @ state.coef[problem.free] + state.at.gradient[problem.free]
     model = _update(problem, H, working, lam, state.coef)
     state, _ = step_towards(problem.objective, state, model.target, problem.total(model.lam))
@@ -184,13 +191,14 @@ def _update(problem: Problem, H: Matrix, working: Vector, lam: Vector, coef: Vec
     gained = np.zeros_like(lam)
     V, previous = np.zeros_like(H), lam
     for update in range(INNER_UPDATES + 1):
-        factor = Factor.of(H + problem.total(lam).S[block])
+        P = H + problem.S(lam)[block]
+        factor = Factor.of(P)
         if factor is None:
             # H has negative directions that the present lam no longer covers: stay at the last one
             lam = previous
             break
         target[problem.free] = factor.solve(working)
-        V = problem.inverse(problem.inner(H + problem.total(lam).S[block], factor))
+        V = problem.inverse(problem.inner(P, factor))
         if update == INNER_UPDATES or not touched:
             break
         previous = lam

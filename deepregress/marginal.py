@@ -148,17 +148,22 @@ class Problem:
         V = inner.inverse()
         return V if self.integrated is None else self.integrated @ V @ self.integrated.T
 
-    def total(self, lam: Vector) -> TotalPenalty:
-        """S = sum_j lam_j S_j, (n_coef, n_coef), with its root."""
+    def S(self, lam: Vector) -> Matrix:
+        """S = sum_j lam_j S_j, (n_coef, n_coef)."""
         n_coef = self.objective.n_coef
         S = np.zeros((n_coef, n_coef))
-        E = np.zeros((sum(len(p.root) for p in self.penalties), n_coef))
-        at = 0
         for lam_j, p in zip(lam, self.penalties, strict=True):
             S[p.index, p.index] += lam_j * p.given.S
+        return S
+
+    def total(self, lam: Vector) -> TotalPenalty:
+        """S with its root."""
+        E = np.zeros((sum(len(p.root) for p in self.penalties), self.objective.n_coef))
+        at = 0
+        for lam_j, p in zip(lam, self.penalties, strict=True):
             E[at : at + len(p.root), p.index] = np.sqrt(lam_j) * p.root
             at += len(p.root)
-        return TotalPenalty(S, E)
+        return TotalPenalty(self.S(lam), E)
 
     def log_pseudo_det(self, lam: Vector) -> tuple[float, Vector, Matrix]:
         """log|S|_+, its gradient and Hessian in log lam."""

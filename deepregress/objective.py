@@ -29,6 +29,8 @@ from deepregress.penalty import PlacedPenalty
 
 _T = TypeVar("_T")
 _CHUNK = CHUNK_SIZES[-1]
+_ALONE = 3000
+"""Rows up to which one thread is faster than the hand-over to two."""
 _pool = ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1))
 
 
@@ -243,10 +245,12 @@ class Objective:
 
     def _over_chunks(self, of_rows: Callable[[slice], _T]) -> Iterator[_T]:
         """Results of all chunks in row order."""
-        chunks = [slice(a, min(a + _CHUNK, self.n_obs)) for a in range(0, self.n_obs, _CHUNK)]
-        if len(chunks) == 1:
-            return iter([of_rows(chunks[0])])
-        return _pool.map(of_rows, chunks)
+        n = self.n_obs
+        if n <= _ALONE:
+            return iter([of_rows(slice(0, n))])
+        # an even number of equal chunks, so that neither of the two threads waits for the other
+        size = -(-n // (2 * -(-n // (2 * _CHUNK))))
+        return _pool.map(of_rows, [slice(a, min(a + size, n)) for a in range(0, n, size)])
 
 
 Convexity = Callable[[Matrix], Matrix]

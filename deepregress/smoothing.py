@@ -34,6 +34,9 @@ from deepregress.solvers.newton import RIDGE, State, curvature, evaluate
 
 GRADIENT = 2e-5
 """Largest |dV / dlog lam| at which V counts as maximal: log lam is then known to about 1e-4."""
+FLAT, FLAT_GRADIENT = 1e-2, 2e-4
+"""Curvature of V below which a term is all but straight, and its gradient then: its edf is known to
+twice that, while its log lam, on the way to infinity, is of no interest."""
 FLATTEST = 1e-4
 """Least curvature of V assumed in any direction of log lam."""
 FIXED_TOLERANCE = 1e-6
@@ -67,11 +70,9 @@ def select(objective: Objective, start: Vector | None = None, *, method: str = "
 
 def _select(problem: Problem, start: Vector | None) -> Solution:
     objective = problem.objective
-    state = evaluate(objective, start_coef(objective) if start is None else start)
-    if not np.isfinite(state.at.value):
-        raise FitError("the log-likelihood is not finite at the start values")
     trace: list[Step] = []
-    lam, state = warm_start(problem, state, trace, rough=start is None)
+    coef = start_coef(objective) if start is None else start
+    lam, state = warm_start(problem, coef, trace, rough=start is None)
     point, status = _maximise_V(Point.at(problem, lam, state), trace)
     for _ in range(MAX_ROUNDS):
         lam = _fixed_lam(point)
@@ -138,7 +139,9 @@ def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
         )
         gradient = float(np.max(np.abs(outward[~at_bound]), initial=0.0))
         trace.append(Step("Newton on V", -point.value, gradient))
-        if gradient < GRADIENT:
+        flat = np.abs(np.diagonal(slope.hessian)) < FLAT
+        allowed = np.where(flat, FLAT_GRADIENT, GRADIENT)
+        if np.all(np.abs(outward[~at_bound]) < allowed[~at_bound]):
             return point, _status(point, gradient)
         step = _ascent(slope, ~at_bound)
         better = _search(point, slope, step, (low, high))
@@ -209,7 +212,7 @@ def _fixed_lam(point: Point) -> Vector:
     H = problem.full(_information(point)) if wanted else point.state.at.H
     block = np.ix_(problem.free, problem.free)
     for _ in range(MAX_ROUNDS if wanted else 0):
-        factor = Factor.of((H + problem.total(lam).S)[block])
+        factor = Factor.of((H + problem.S(lam))[block])
         if factor is None:
             raise FitError("the penalised Hessian is singular: two terms span the same function")
         V = problem.full(factor.inverse())
@@ -255,7 +258,7 @@ def _solution(point: Point, status: Status, trace: tuple[Step, ...]) -> Solution
         loglik=_reported_loglik(problem, point.state),
         reml=-point.value,
         H=_reported_information(problem, point.state),
-        S=problem.total(point.lam).S,
+        S=problem.S(point.lam),
         dispersion=problem.dispersion,
         status=status,
         trace=trace,
