@@ -54,7 +54,7 @@ class FittedModel:
     settings : mapping
         Further arguments of `fit`.
     profile, goodness : Profile, Goodness or None
-        What effects and summary need of the training rows, in a model saved without them.
+        What is needed of the training rows, in a model saved without them.
 
     Examples
     --------
@@ -196,14 +196,15 @@ class FittedModel:
         """Effect of one term on its predictor, with standard errors and a band.
 
         Smooths and linear terms of numbers have mean zero over the training rows, factors show the
-        difference from their first level. With a numeric `by` it is the effect at `by` = 1.
+        difference from their first level. With a numeric `by` it is the effect at `by` = 1. The
+        error of a deep term is that of its multiplier, given its networks.
 
         Parameters
         ----------
         term : str
             Its label, such as "s(age)"; "s(x):g" stands for all levels of `by=g`.
         parameter : str, optional
-            Where several parameters have the term: which one; the first by default.
+            Which of several that have the term; the first by default.
         grid : int, table or None
             Number of equidistant points (100; 40 a side for two numeric variables), or the values
             themselves. A deep term of more variables is shown at the training rows.

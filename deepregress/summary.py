@@ -393,11 +393,13 @@ class Summary:
     def _foot(self) -> list[str]:
         s, fit = self.statistics, self.statistics.goodness
         lines = []
-        if s.score is not None:
-            difference, se = s.score
+        if s.score is not None and not self.deep["multiplier"].any():
+            lines += ["No deep effect: training did not improve the score of held-out rows"]
+        elif s.score is not None:
             lines += [
-                f"Log score with minus without networks: {difference:.4g} (se {se:.2g}), "
-                f"{difference / fit.weight:.3g} per row; standard errors are given the networks"
+                f"Log score of held-out rows with minus without networks: {s.score[0]:.4g} "
+                f"(se {s.score[1]:.2g})",
+                "Standard errors are given the networks; for the population see cov_population",
             ]
         explained = f"Deviance explained = {100 * round(fit.deviance_explained, 9):.3g}%"
         if fit.r_squared is not None:

@@ -83,8 +83,8 @@ def test_deep_terms_have_a_table() -> None:
     assert row["score_difference"] == summary.statistics.score[0] > 10
     text = str(summary)
     assert "Deep terms" in text
-    assert "Log score with minus without networks" in text
-    assert "standard errors are given the networks" in text
+    assert "Log score of held-out rows with minus without networks" in text
+    assert "Standard errors are given the networks" in text
     html = summary._repr_html_()
     assert html.count("<table") == 2
     assert "deep(x,z)" in html
@@ -116,3 +116,12 @@ def test_anova_tests_each_term_once() -> None:
     assert list(anova.index) == [("mean", "diet"), ("mean", "s(time)")]
     assert anova.loc[("mean", "diet"), "ref_df"] == 3
     assert set(anova["test"]) == {"F"}
+
+
+def test_training_without_success_is_said_plainly() -> None:
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame(rng.normal(size=(300, 2)), columns=["x", "y"])
+    model = fit("y ~ x + deep(x)", data, seed=1, verbose=0, training=Training(epochs=2))
+    assert model.edf["loc", "deep(x)"] == 0.0
+    assert "No deep effect" in str(model.summary())
+    assert np.ptp(model.predict(which="terms")["loc"]["deep(x)"]) == 0.0
