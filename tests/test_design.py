@@ -1,7 +1,6 @@
 """Designs: mgcv's fits at mgcv's sp, nested terms, what networks must not span."""
 
 import json
-import time
 import warnings
 from pathlib import Path
 
@@ -324,32 +323,15 @@ def test_chunks_of_rows_are_the_whole(monkeypatch):
     np.testing.assert_allclose(small.penalties[0].S, rebuilt.penalties[0].S, atol=1e-12)
 
 
-def test_a_small_design_is_built_in_milliseconds():
-    """Three smooths and a linear term, n = 1,000: 8 to 11 ms alone on a core; 40 on a busy one."""
-    rng = np.random.default_rng(0)
-    data = {name: rng.random(1000) for name in ("y", "x1", "x2", "x3", "z")}
-    fastest = np.inf
-    for _ in range(8):
-        start = time.perf_counter()
-        designs, frame = build("y ~ s(x1) + s(x2) + s(x3) + z", data, parameters=("loc", "scale"))
-        for each in designs.values():
-            each.evaluate(frame)
-        fastest = min(fastest, time.perf_counter() - start)
-    assert fastest < 0.04
-
-
 @pytest.mark.slow
-def test_a_million_rows_take_seconds_and_little_memory():
+def test_a_million_rows_take_little_memory():
     tracemalloc = pytest.importorskip("tracemalloc")
     rng = np.random.default_rng(0)
     data = {name: rng.random(1_000_000) for name in ("y", "x1", "x2", "x3", "z")}
     build("y ~ s(x1) + z", {key: values[:500] for key, values in data.items()})
     tracemalloc.start()
-    start = time.perf_counter()
     design, frame = loc("y ~ s(x1) + s(x2) + s(x3) + z", data)
     X = design.evaluate(frame).X
-    seconds = time.perf_counter() - start
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds < 12.0  # 2.3 s alone on a core, without the tracing
     assert peak < 1.5 * X.nbytes
