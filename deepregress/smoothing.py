@@ -262,6 +262,7 @@ def _solution(point: Point, status: Status, trace: tuple[Step, ...]) -> Solution
         dispersion=problem.dispersion,
         status=status,
         trace=trace,
+        criterion="REML" if problem.integrated is None else "ML",
     )
 
 

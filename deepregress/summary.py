@@ -259,6 +259,7 @@ def summarise(
     statistics = Statistics(
         residual_df=model.test_df(goodness.weight),
         score=None if deep is None else (deep.score_difference, deep.score_se),
+        criterion=model.solution.criterion,
         reml=model.solution.reml,
         scale=model.scale,
         loglik=model.solution.loglik,
@@ -288,6 +289,7 @@ class Statistics:
         Of t and F tests, where a constant dispersion is estimated.
     score : pair or None
         Cross-fitted difference in log score made by the networks, and its standard error.
+    criterion : {"REML", "ML"}
     reml, loglik, edf_total, aic : float
     scale : float or None
         Constant dispersion.
@@ -296,6 +298,7 @@ class Statistics:
 
     residual_df: float | None
     score: tuple[float, float] | None
+    criterion: str
     reml: float
     scale: float | None
     loglik: float
@@ -408,7 +411,7 @@ class Summary:
         return [
             *lines,
             explained,
-            f"-REML = {s.reml:.5g}{scale}  n = {fit.n_obs}",
+            f"-{s.criterion} = {s.reml:.5g}{scale}  n = {fit.n_obs}",
             f"logLik = {s.loglik:.6g} (edf = {s.edf_total:.4g})  AIC = {s.aic:.6g}",
         ]
 

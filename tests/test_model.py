@@ -110,6 +110,7 @@ def test_maximum_likelihood_is_mgcvs():
     # R 4.2.2, mgcv 1.8-41: gam(accel ~ s(times, k = 20, bs = "ps", m = c(2, 2)), method = "ML")
     model = dr.fit("accel ~ s(times, k=20, bs='ps')", dr.datasets.load("mcycle"), method="ML")
     assert model.reml == pytest.approx(621.950526, abs=1e-5)
+    assert "-ML = 621.95" in str(model.summary())
     assert model.loglik == pytest.approx(-597.366143, abs=1e-4)
     assert model.edf["loc", "s(times)"] == pytest.approx(10.986037, abs=1e-3)
     assert model.sp["loc", "s(times)"] == pytest.approx(3.63305867, rel=1e-3)

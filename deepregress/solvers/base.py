@@ -64,6 +64,8 @@ class Solution:
         parameters; its row and column in P = H + S count as independent of the others.
     status : Status
     trace : tuple of Step
+    criterion : {"REML", "ML"}
+        What `reml` is.
     """
 
     coef: Vector
@@ -76,6 +78,7 @@ class Solution:
     dispersion: int | None
     status: Status
     trace: tuple[Step, ...] = field(default=(), repr=False)
+    criterion: str = "REML"
 
 
 class StructuredSolver(Protocol):
