@@ -80,6 +80,15 @@ def _same(eta: Tensor) -> Tensor:
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
+def softplus(x: Tensor) -> Any:
+    """log(1 + exp(x)), differentiable to any order through its derivative, the logistic function.
+
+    TensorFlow's own second derivative contains exp(x), which overflows from 710 on.
+    """
+    return tf.math.softplus(x), lambda upstream: upstream * tf.sigmoid(x)
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
 def log_normal_cdf(x: Tensor) -> Any:
     """log Phi(x), differentiable to any order through d log Phi / dx = exp(log phi - log Phi).
 
@@ -152,7 +161,7 @@ def links() -> dict[str, Link]:
     return {
         "identity": Link("identity", tfb.Identity()),
         "log": Link("log", tfb.Exp(), log=_same),
-        "softplus": Link("softplus", tfb.Softplus()),
+        "softplus": Link("softplus", _Elementwise("softplus", softplus, tfp.math.softplus_inverse)),
         "sqrt": Link("sqrt", tfb.Square()),
         "inverse": Link("inverse", tfb.Reciprocal()),
         "logit": Link("logit", tfb.Sigmoid(), logit=_same),

@@ -221,3 +221,17 @@ def test_unit_deviance_is_twice_the_distance_to_the_saturated_fit():
     expected = 2 * (scipy.stats.poisson.logpmf(counts, np.maximum(counts, 1e-300))
                     - scipy.stats.poisson.logpmf(counts, mean))  # fmt: skip
     np.testing.assert_allclose(family("poisson").unit_deviance(counts, mean), expected, rtol=1e-9)
+
+
+def test_a_softplus_link_of_large_predictors_is_the_identity():
+    y, eta = np.array([500.0, 1500.0]), np.array([[600.0, -3.0], [1400.0, -2.0]])
+    soft = family("gamma", "softplus").row_derivatives(rows(y), eta)
+    plain = family("gamma", "identity").row_derivatives(rows(y), eta)
+    for got, expected in zip(soft, plain, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-10)
+    weight = np.ones((2, 3))
+    np.testing.assert_allclose(
+        family("gamma", "softplus").contracted_third(rows(y), eta, weight),
+        family("gamma", "identity").contracted_third(rows(y), eta, weight),
+        rtol=1e-10,
+    )
