@@ -141,7 +141,7 @@ def smooth_test(
         Where a dispersion is estimated.
     """
     values, vectors = scipy.linalg.eigh((information + information.T) / 2.0)
-    R = np.linalg.qr(np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T, mode="r")
+    R = np.asarray(np.linalg.qr(np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T, mode="r"))
     spread, directions = scipy.linalg.eigh(R @ cov @ R.T)
     spread, directions = spread[::-1], directions[:, ::-1]
     # the statistic of a fractional rank depends on the signs of two directions: as in mgcv, their
