@@ -42,7 +42,6 @@ from deepregress.terms.base import (
     ColumnBlock,
     NetworkBlock,
     OffsetBlock,
-    PenaltySpec,
     Term,
 )
 from deepregress.terms.deep import DeepTerm
@@ -136,19 +135,20 @@ class Design:
 
     @cached_property
     def penalties(self) -> tuple[PlacedPenalty, ...]:
-        """Penalties with their places in this predictor; several of one term are numbered."""
-        return tuple(
-            PlacedPenalty(
-                block.label if len(block.penalties) == 1 else f"{block.label}{number}",
-                slice(start, start + block.n_coef),
-                spec.penalty.S,
-                spec.penalty.rank,
-                spec.sp,
-                spec.df,
-            )
-            for block, start in self._placed()
-            for number, spec in enumerate(block.penalties, start=1)
-        )
+        """Penalties with their places in this predictor; several of one term are numbered.
+
+        Penalties that share a smoothing parameter are one, with the label of the first.
+        """
+        placed: dict[str, PlacedPenalty] = {}
+        for block, start in self._placed():
+            for number, spec in enumerate(block.penalties, start=1):
+                label = block.label if len(block.penalties) == 1 else f"{block.label}{number}"
+                index = slice(start, start + block.n_coef)
+                S, rank = spec.penalty.S, spec.penalty.rank
+                own = PlacedPenalty(label, index, S, rank, spec.sp, spec.df)
+                key = spec.shared or label
+                placed[key] = _joined(placed[key], own) if key in placed else own
+        return tuple(placed.values())
 
     def _placed(self) -> Iterator[tuple[ColumnBlock, int]]:
         start = 0
@@ -224,6 +224,17 @@ class Design:
                 )
             chosen += known[part]
         return chosen
+
+
+def _joined(first: PlacedPenalty, second: PlacedPenalty) -> PlacedPenalty:
+    """Return the sum of two penalties on different coefficients, the first of which come first."""
+    start, stop = first.index.start, second.index.stop
+    S = np.zeros((stop - start, stop - start))
+    for each in (first, second):
+        index = slice(each.index.start - start, each.index.stop - start)
+        S[index, index] = each.S
+    rank = first.rank + second.rank
+    return replace(first, index=slice(start, stop), S=S, rank=rank)
 
 
 def variables(parsed: ParsedModel) -> dict[str, tuple[str, ...]]:
@@ -437,13 +448,16 @@ def _without(block: ColumnBlock, recipe: SmoothColumns, dropped: Sequence[int]) 
     """Return a smooth without some of its columns."""
     kept = [j for j in range(block.n_coef) if j not in dropped]
     Z = np.eye(block.n_coef)[:, kept]
+    projected = [
+        replace(spec, penalty=spec.penalty.project(Z))
+        for spec in block.penalties
+        if np.linalg.norm(spec.penalty.S @ Z) > DEPENDENT * np.linalg.norm(spec.penalty.S)
+    ]
     return replace(
         block,
         names=coefficient_names(block.label, len(kept)),
         recipe=recipe.keep(kept),
-        penalties=tuple(
-            PenaltySpec(spec.penalty.project(Z), spec.sp, spec.df) for spec in block.penalties
-        ),
+        penalties=tuple(projected),
     )
 
 

@@ -87,10 +87,15 @@ TERMS = {
     # with one unpenalised direction; with two, mgcv's penalties hang on an eigendecomposition
     "fs": "s(g, x, bs='fs', k=5, m=1)",
     "te_sp": "te(x, z, sp=(1, 10))",
+    "te_id": "o + te(x, z, by=o, k=4, id=1)",
+    "select_nested": "s(x, select=True) + s(x, z, k=20, select=True)",
 }
 # the line of cs has penalties in two directions that mgcv leaves to rounding errors
 ROUNDING = Case("cs", {"loc": "y ~ s(x, bs='cs')"})
 X = ("x0", "x1", "x2", "x3")
+SHARED = {
+    "fac_id_cr": {"loc": "y ~ fac + s(x2, by=fac, bs='cr', id=1) + s(x0, bs='cr')"},
+}
 COUNTS = [Case("re_poisson", {"mean": "count ~ s(x) + (1 | g)"}, family="poisson")]
 LARGE = [
     Case("select_1000", {"loc": "y ~ " + " + ".join(f"s({x}, select=True)" for x in X)}, "gamsim1"),
@@ -128,6 +133,7 @@ CASES = [
     *LARGE,
     *(Case(name, formula, "gamsim2", "te_gamsim2") for name, formula in SURFACES.items()),
     *(Case(name, formula, "co2", "co2_by") for name, formula in PLANTS.items()),
+    *(Case(name, formula, "gamsim4", "gamsim_by") for name, formula in SHARED.items()),
     *(Case(name, formula, "sleepstudy", "sleepstudy_re") for name, formula in SLEEP.items()),
 ]
 

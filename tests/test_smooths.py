@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.linalg
 
 from deepregress import terms
 from deepregress.data import training_set
@@ -133,6 +134,38 @@ def test_fx_leaves_no_penalty():
     assert built.n_coef == 1 + 4 + 8 - 1
 
 
+def test_a_smoothing_parameter_of_zero_leaves_its_penalty_out():
+    built, _ = design("y ~ s(x, sp=0) + te(w, z, sp=(0, None))")
+    assert [(each.label, each.rank) for each in built.penalties] == [("te(w,z)", 15)]
+
+
+def test_a_penalty_of_dropped_columns_alone_is_dropped():
+    built, _ = design("y ~ x + s(x, select=True)")
+    assert [each.label for each in built.penalties] == ["s(x)"]
+
+
+def test_terms_of_one_id_share_their_smoothing_parameters():
+    own, _ = design("y ~ te(x, z, k=4, by=g) + s(w)")
+    shared, frame = design("y ~ te(x, z, k=4, by=g, id='a') + s(w)")
+    labels = [each.label for each in shared.penalties]
+    assert labels == ["te(x,z):ga1", "te(x,z):ga2", "s(w)"]
+    first, _, last = shared.penalties
+    assert (first.index, last.index) == (slice(1, 46), slice(46, 55))
+    assert first.rank == 3 * own.penalties[0].rank
+    blocks = [own.penalties[2 * level].S for level in range(3)]
+    np.testing.assert_array_equal(first.S, scipy.linalg.block_diag(*blocks))
+
+
+def test_terms_of_one_id_need_not_stand_together():
+    built, _ = design("y ~ s(x, id=1, k=5) + s(w, k=3) + s(z, id=1, k=4)")
+    first, middle = built.penalties
+    assert (first.label, first.index) == ("s(x)", slice(1, 10))
+    assert (middle.label, middle.index) == ("s(w)", slice(5, 7))
+    assert not first.S[4:6].any()
+    assert not first.S[:, 4:6].any()
+    assert np.linalg.matrix_rank(first.S) == first.rank == 3 + 2
+
+
 def test_several_penalties_of_a_basis_are_all_placed():
     built, _ = design("y ~ s(x, bs='bs', m=(3, 2, 1))")
     assert [each.label for each in built.penalties] == ["s(x)1", "s(x)2"]
@@ -175,6 +208,8 @@ def test_a_cyclic_smooth_joins_where_its_period_ends():
         ("te(x, g)", DataError, r"te\(x, g\): 'g' is a factor"),
         ("s(x, fx=1)", FormulaError, "fx must be True or False, got 1"),
         ("s(x, fx=True, sp=1)", FormulaError, "fx=True leaves no penalty; give no sp, df or sel"),
+        ("s(x, id=1.5)", FormulaError, "id must be a whole number or a text, got 1.5"),
+        ("s(x, id=1, df=3)", FormulaError, "df belongs to one term; with id= fix"),
         ("s(x, bs='cp', m=(2.5, 2))", FormulaError, "m of basis 'cp' must be whole numbers"),
         ("s(x, m=())", FormulaError, r"m must be a whole number or several, .* got \(\)"),
     ],

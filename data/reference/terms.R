@@ -51,7 +51,9 @@ models <- list(
   mrf = list(y ~ s(x) + s(area, bs = "mrf", xt = list(nb = near))),
   mrf_k = list(y ~ s(x) + s(area, bs = "mrf", k = 4, xt = list(nb = near))),
   fs = list(y ~ s(g, x, bs = "fs", k = 5, m = 1)),
-  te_sp = list(y ~ te(x, z, sp = c(1, 10)))
+  te_sp = list(y ~ te(x, z, sp = c(1, 10))),
+  te_id = list(y ~ o + te(x, z, by = o, k = 4, id = 1)),
+  select_nested = list(y ~ s(x) + s(x, z, k = 20), select = TRUE)
 )
 fit <- function(m) {
   family <- if (is.null(m$family)) gaussian() else poisson()

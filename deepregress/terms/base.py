@@ -62,11 +62,14 @@ class PenaltySpec:
         Smoothing parameter, where the user fixed it.
     df : float or None
         Effective degrees of freedom, where the user fixed them.
+    shared : str
+        Penalties of one predictor with the same name have one smoothing parameter; "" for none.
     """
 
     penalty: Quadratic
     sp: float | None = None
     df: float | None = None
+    shared: str = ""
 
 
 @dataclass(frozen=True, eq=False)

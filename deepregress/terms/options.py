@@ -141,6 +141,14 @@ def expression(text: str) -> bool:
         return False
 
 
+def identifier(call: Call) -> str:
+    """Return `id`, a number or a text; "" for none."""
+    value = call.kwargs.get("id")
+    if value is not None and not isinstance(value, str) and not whole(value):
+        raise call.error(f"id must be a whole number or a text, got {shown(value)}.")
+    return "" if value is None else f"id {value}"
+
+
 def whole(value: object) -> bool:
     """Whether a value is a whole number, truth values excepted."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -43,7 +43,7 @@ from deepregress.terms.base import (
 )
 
 # Options of every smooth term.
-COMMON = ("by", "df", "sp", "fx", "select")
+COMMON = ("by", "df", "sp", "fx", "select", "id")
 # Largest design of a smooth that has columns for every level of a factor, in bytes.
 LARGEST = 2 << 30
 # Rows whose raw basis is held at once while sums over the training rows are taken.
@@ -181,6 +181,9 @@ class SmoothTerm(Term):
         Whether it has no penalties.
     select : bool
         Whether its null space has a penalty too.
+    shared : str
+        mgcv's `id`: terms of one predictor with the same name share their smoothing parameters;
+        "" for none.
     """
 
     label: str
@@ -193,6 +196,7 @@ class SmoothTerm(Term):
     df: float | None = None
     fx: bool = False
     select: bool = False
+    shared: str = ""
 
     def bind(self, frame: Frame) -> tuple[ColumnBlock, ...]:
         """Construct the basis from the training rows; one block, or one per level of `by`.
@@ -280,7 +284,11 @@ class SmoothTerm(Term):
             )
         self._check_df(found)
         sp = self.sp or (None,) * len(found)
-        return tuple(PenaltySpec(S, each, self.df) for S, each in zip(found, sp, strict=True))
+        return tuple(
+            PenaltySpec(S, each, self.df, f"{self.shared}, penalty {j}" if self.shared else "")
+            for j, (S, each) in enumerate(zip(found, sp, strict=True), start=1)
+            if each != 0.0
+        )
 
     def _check_df(self, penalties: Sequence[Quadratic]) -> None:
         if self.df is None or not penalties:
@@ -328,6 +336,8 @@ def term_of(call: Call, covariates: tuple[str, ...], form: Form) -> SmoothTerm:
     fx, select = options.flag(call, "fx"), options.flag(call, "select")
     if sp and df is not None:
         raise call.error("sp and df both fix the smoothing parameter; give one of them.")
+    if df is not None and call.kwargs.get("id") is not None:
+        raise call.error("df belongs to one term; with id= fix the smoothing parameters by sp.")
     if fx and (sp or df is not None or select):
         raise call.error("fx=True leaves no penalty; give no sp, df or select with it.")
     return SmoothTerm(
@@ -341,6 +351,7 @@ def term_of(call: Call, covariates: tuple[str, ...], form: Form) -> SmoothTerm:
         df=df,
         fx=fx,
         select=select,
+        shared=options.identifier(call),
     )
 
 

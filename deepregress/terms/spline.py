@@ -1,7 +1,13 @@
 """Splines and Gaussian processes of one or more covariates in one unit: `s(x)`, `s(x, z)`.
 
 The basis is any of `basis.registered()`; that of several covariates is isotropic ("tp", "gp"): one
-smoothing parameter for all directions (METHODS 2).
+smoothing parameter for all directions (METHODS 2). All smooths take
+
+    by=g, by=z     one smooth per level of g; a smooth times z
+    sp=, df=       fixed smoothing parameters, one per penalty; fixed degrees of freedom
+    fx=True        no penalty
+    select=True    a penalty on the null space too, so that a term can vanish
+    id=1           terms of one id share their smoothing parameters (in mgcv also one basis)
 """
 
 from __future__ import annotations
@@ -35,7 +41,7 @@ class Spline(Form):
 
 @register("s")
 def spline(call: Call) -> SmoothTerm:
-    """Read `s(x, k=10, bs="tp", by=, m=, df=, sp=, knots=, fx=, select=)`."""
+    """Read `s(x, k=10, bs="tp", by=, m=, df=, sp=, knots=, fx=, select=, id=)`."""
     check_options(call, ("k", "bs", *COMMON, "m", "knots"))
     covariates = options.covariates(call, "s(x)")
     form = Spline(
