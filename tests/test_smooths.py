@@ -11,6 +11,7 @@ from deepregress.data import training_set
 from deepregress.design import build_designs, variables
 from deepregress.errors import DataError, DeepRegressWarning, FormulaError
 from deepregress.formula import parse
+from deepregress.marginal import Group
 
 RNG = np.random.default_rng(5)
 N = 300
@@ -217,3 +218,25 @@ def test_a_cyclic_smooth_joins_where_its_period_ends():
 def test_user_errors(text, error, message):
     with pytest.raises(error, match=message):
         design(f"y ~ {text}")
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1e-6, 1e12, 1e18])
+def test_the_determinant_of_two_penalties_is_that_of_their_eigenvalues(ratio):
+    # log|lam_1 A (x) I + lam_2 I (x) B|_+ = sum of log(lam_1 a_i + lam_2 b_j) where positive
+    D = np.diff(np.eye(6), n=2, axis=0), np.diff(np.eye(5), n=2, axis=0)
+    roots = np.kron(D[0], np.eye(5)), np.kron(np.eye(6), D[1])
+    a, b = ([0.0, 0.0, *np.linalg.svd(each, compute_uv=False) ** 2] for each in D)
+    values, vectors = np.linalg.eigh(sum(E.T @ E for E in roots))
+    U = vectors[:, values > 1e-9]
+    group = Group(slice(0, 30), (0, 1), U, tuple(E @ U for E in roots), 0.0)
+    lam = np.array([1.0, ratio])
+    value, first, second = group.log_pseudo_det(lam)
+    parts = np.array([[lam[0] * i, lam[1] * j] for i in a for j in b if i + j > 0.0])
+    total = parts.sum(axis=1)
+    # the two null spaces meet at an angle that is known to rounding: half the digits at 1e18
+    assert value == pytest.approx(np.log(total).sum(), rel=1e-6)
+    np.testing.assert_allclose(first, (parts / total[:, None]).sum(axis=0), rtol=1e-6)
+    shares = parts / total[:, None]
+    np.testing.assert_allclose(
+        second, np.diag(shares.sum(axis=0)) - shares.T @ shares, rtol=1e-5, atol=1e-6
+    )
