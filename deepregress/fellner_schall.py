@@ -38,7 +38,7 @@ LARGEST_STEP = 4.0
 LATER_PREDICTORS = 1e4
 """Factor on the first lam of predictors after the first: a wiggly scale would follow single
 residuals of a mean that is not smooth yet, where the likelihood has no upper bound."""
-ROUGH_ROWS, ROWS_PER_COEF = 2048, 20
+ROUGH_ROWS, ROWS_PER_COEF = 1024, 10
 """Size of the first sample: so many rows, or so many for each coefficient."""
 ROUGH_ROUNDS = 3
 ROUGH_TOLERANCE = 0.1
@@ -49,7 +49,7 @@ _TINY = float(np.finfo(float).eps)
 
 
 def warm_start(
-    problem: Problem, coef: Vector, trace: list[Step], *, rough: bool
+    problem: Problem, coef: Vector, trace: list[Step], *, rough: bool, factor: float = 1.0
 ) -> tuple[Vector, State]:
     """Smoothing parameters and coefficients near the maximum of V.
 
@@ -62,6 +62,8 @@ def warm_start(
         Gets the rounds on all rows.
     rough : bool
         Whether these are only intercepts and a sample of the rows should go first.
+    factor : float
+        On the first smoothing parameters.
 
     Returns
     -------
@@ -78,7 +80,8 @@ def warm_start(
     state = evaluate(sample.objective, coef)
     if not np.isfinite(state.at.value):
         raise FitError("the log-likelihood is not finite at the start values")
-    lam = start_lam(sample, state)
+    given = np.array([p.given.sp is not None for p in problem.penalties], dtype=bool)
+    lam = start_lam(sample, state) * np.where(given, 1.0, factor)
     if rough:
         lam, state = _rough_fit(sample, lam, state)
         if sample.objective is problem.objective:

@@ -26,7 +26,7 @@ from deepregress.fellner_schall import (
     lam_bounds,
     warm_start,
 )
-from deepregress.linalg import Factor, Matrix, Vector, one_blas_thread
+from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
 from deepregress.marginal import Point, Problem, Slope
 from deepregress.objective import Objective, Unit
 from deepregress.solvers.base import Solution, Status, Step
@@ -40,6 +40,9 @@ twice that, while its log lam, on the way to infinity, is of no interest."""
 FLATTEST = 1e-4
 """Least curvature of V assumed in any direction of log lam."""
 FIXED_TOLERANCE = 1e-6
+STARTS = (1.0, 0.01)
+"""Factors on the first lam. V of terms with several smoothing parameters can have several maxima,
+and the best of two starts is kept there."""
 MAX_ROUNDS = 100
 MAX_HALVINGS = 12
 
@@ -70,10 +73,14 @@ def select(objective: Objective, start: Vector | None = None, *, method: str = "
 
 def _select(problem: Problem, start: Vector | None) -> Solution:
     objective = problem.objective
-    trace: list[Step] = []
     coef = start_coef(objective) if start is None else start
-    lam, state = warm_start(problem, coef, trace, rough=start is None)
-    point, status = _maximise_V(Point.at(problem, lam, state), trace)
+    several = start is None and any(len(group.members) > 1 for group in problem.groups)
+    fits = []
+    for factor in STARTS if several else STARTS[:1]:
+        trace: list[Step] = []
+        lam, state = warm_start(problem, coef, trace, rough=start is None, factor=factor)
+        fits.append((*_maximise_V(Point.at(problem, lam, state), trace), trace))
+    point, status, trace = max(fits, key=lambda fit: (fit[1].converged, fit[0].value))
     for _ in range(MAX_ROUNDS):
         lam = _fixed_lam(point)
         if np.allclose(np.log(lam), np.log(point.lam), rtol=0, atol=FIXED_TOLERANCE):
@@ -161,12 +168,17 @@ def _information(point: Point) -> Matrix:
     return H
 
 
-def _ascent(slope: Slope, active: Vector) -> Vector:
+def _ascent(slope: Slope, active: Array) -> Vector:
     """Newton step in the active hyperparameters with the curvature made negative definite."""
     values, vectors = scipy.linalg.eigh(-slope.hessian[np.ix_(active, active)])
     values = np.maximum(np.abs(values), FLATTEST)
     step = np.zeros(len(active))
     step[active] = vectors @ ((vectors.T @ slope.gradient[active]) / values)
+    # towards a straight term V gains c exp(-log lam) at most: gradient and curvature are then
+    # equal, a Newton step is 1, and the way to infinity takes the longest steps there are
+    bend = np.abs(np.diagonal(slope.hessian))
+    tail = active & (bend < FLAT) & (slope.gradient > 0.5 * bend)
+    step[tail] = LARGEST_STEP
     return np.clip(step, -LARGEST_STEP, LARGEST_STEP)
 
 

@@ -1,5 +1,7 @@
 """`fit` as a user calls it: choices, refusals, warnings, and what must not change a fit."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -123,3 +125,11 @@ def test_fixed_smoothing_parameters_must_be_given(table):
     model = dr.fit({"loc": "y ~ s(x, sp=1)", "scale": "~ s(z, df=3)"}, table, method="fixed")
     assert model.sp["loc", "s(x)"] == pytest.approx(1.0)
     assert model.edf["scale", "s(z)"] == pytest.approx(3.0, abs=1e-4)
+
+
+def test_the_better_of_two_maxima_is_found():
+    # R 4.2.2, mgcv 1.8-41: gam(y ~ o + te(x, z, by = o, k = 4), method = "REML") on the same table;
+    # another maximum has 309.525
+    table = pd.read_csv(Path(__file__).parents[1] / "data" / "reference" / "terms.csv")
+    model = dr.fit("y ~ o + te(x, z, by=o, k=4)", table)
+    assert model.reml == pytest.approx(309.4268, abs=1e-3)
