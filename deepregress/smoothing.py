@@ -40,6 +40,8 @@ twice that, while its log lam, on the way to infinity, is of no interest."""
 FLATTEST = 1e-4
 """Least curvature of V assumed in any direction of log lam."""
 FIXED_TOLERANCE = 1e-6
+LAST_STEP = 3e-3
+"""Newton step, in log lam, after which none follows: what it leaves is a tenth of it at most."""
 STARTS = (1.0, 0.01)
 """Factors on the first lam. V of terms with several smoothing parameters can have several maxima,
 and the best of two starts is kept there."""
@@ -155,6 +157,8 @@ def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
         if better is None:
             return point, _status(point, gradient)
         point = better
+        if np.max(np.abs(step)) < LAST_STEP:
+            return point, _status(point, 0.0)
     return point, _status(point, gradient)
 
 

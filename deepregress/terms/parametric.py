@@ -47,6 +47,7 @@ from deepregress.terms.base import (
 # R's lm calls a column dependent below this length of its part orthogonal to the earlier ones.
 COLLINEAR = 1e-7
 INTERCEPT = "(Intercept)"
+ONLY_INTERCEPT = "1"
 # A function in the formula that has the name of a column gets this prefix for formulaic, which
 # would call the column otherwise.
 _CALLED = "call_"
@@ -78,6 +79,8 @@ class LinearColumns(Columns):
 
     def evaluate(self, frame: Frame) -> Matrix:
         """Return the model matrix of the rows, shape (n_obs, n_coef)."""
+        if self.formula == ONLY_INTERCEPT:
+            return np.ones((frame.n_obs, 1))
         state = {
             expression: (Factor.Kind.CATEGORICAL, {"categories": list(levels)})
             for expression, levels in self.categories.items()
@@ -149,6 +152,8 @@ class LinearTerm(Term):
         FormulaError
             A transform cannot be evaluated.
         """
+        if self.formula == ONLY_INTERCEPT:
+            return (self._intercept(),)
         levels = {name: self._levels(frame, name) for name in self.variables}
         formula = _unshadowed(self.formula, self.variables)
         blank = ModelSpec(formula=_formula(formula), output="numpy", na_action="ignore")
@@ -178,6 +183,19 @@ class LinearTerm(Term):
             term=self.label,
         )
         return (block,)
+
+    def _intercept(self) -> ColumnBlock:
+        """Return the block of "1", which formulaic would take milliseconds to make."""
+        return ColumnBlock(
+            label=self.label,
+            kind="parametric",
+            names=(INTERCEPT,),
+            variables=(),
+            recipe=LinearColumns(ONLY_INTERCEPT, {}, (INTERCEPT,), {}, {}),
+            terms={INTERCEPT: slice(0, 1)},
+            term_variables={INTERCEPT: ()},
+            term=self.label,
+        )
 
     def _levels(self, frame: Frame, name: str) -> tuple[Any, ...] | None:
         values = frame[name]
