@@ -11,8 +11,9 @@ the constant-scale model), else pyGAM, else statsmodels, both for the constant-s
 
 The data come from the MINSTD generator s <- 16807 s mod (2^31 - 1) (Park and Miller 1988), so that
 R and Python see the same numbers at any size without a file: its first n draws are x1, then x2, x3,
-x4 and the uniforms of the noise. Model `prototype` is the simulation of the semi-structured study
-without its network; `timing` has the four functions of Gu and Wahba on a location and a scale.
+x4 and the uniforms of the noise. Model `prototype` has three smooths and a linear term on the
+location and a smooth on the scale, the truth being functions of Gu and Wahba; `timing` is the same
+with larger bases, `study` the simulation of the semi-structured study without its network.
 """
 
 import argparse
@@ -67,6 +68,11 @@ def timing_truth(x1, x2, x3, x4):
 
 MODELS = {
     "prototype": Model(
+        'y ~ s(x1, k=10, bs="ps") + s(x2, k=10, bs="ps") + s(x3, k=10, bs="ps") + x4',
+        '~ s(x1, k=10, bs="ps")',
+        timing_truth,
+    ),
+    "study": Model(
         'y ~ x3 + s(x1, k=10, bs="ps") + s(x2, k=10, bs="ps")',
         '~ s(x4, k=10, bs="ps")',
         prototype_truth,
