@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -388,6 +389,10 @@ def _third(
     return (tf.stack(tape.gradient(total, parts, unconnected_gradients="zero"), axis=1),)
 
 
+_compiling = threading.Lock()
+"""Two threads that ask for a new kernel at once would both compile it."""
+
+
 @functools.cache
 def _kernel(
     formula: Callable[..., Any],
@@ -421,7 +426,8 @@ def _in_chunks(
     size = next((s for s in CHUNK_SIZES if n <= s), CHUNK_SIZES[-1])
     columns = (*leading, *rows.values())
     shapes = tuple((size, *column.shape[1:]) for column in columns)
-    kernel = _kernel(formula, family, tuple(rows), shapes)
+    with _compiling:
+        kernel = _kernel(formula, family, tuple(rows), shapes)
     pieces = []
     for start in range(0, n, size):
         stop = min(start + size, n)
