@@ -34,7 +34,7 @@ LARGEST_UPDATE, LARGEST_ROUND = 10.0, 100.0
 WARM_TOLERANCE, WARM_ROUNDS = 0.2, 20
 """Largest move of log lam, and number of rounds, at which the start is warm."""
 LARGEST_STEP = 4.0
-"""Of the dispersion's predictor."""
+"""Of log lam and of the dispersion's predictor."""
 LATER_PREDICTORS = 1e4
 """Factor on the first lam of predictors after the first: a wiggly scale would follow single
 residuals of a mean that is not smooth yet, where the likelihood has no upper bound."""
@@ -103,12 +103,9 @@ def _rough_fit(sample: Problem, lam: Vector, state: State) -> tuple[Vector, Stat
     wanted = [u for u, unit in enumerate(sample.objective.units) if unit.n_coef > 1]
     for u in wanted[:-1]:
         entered = np.arange(slices[u].stop)
-        waiting = np.array(
-            [s.start for s, unit in zip(slices[u + 1 :], sample.objective.units[u + 1 :],
-            strict=True)
-             if unit.n_coef and (unit.X[:, 0] == 1.0).all()],
-            dtype=int,
-        )  # fmt: skip
+        later = zip(slices[u + 1 :], sample.objective.units[u + 1 :], strict=True)
+        intercepts = [s.start for s, unit in later if unit.n_coef and (unit.X[:, 0] == 1.0).all()]
+        waiting = np.array(intercepts, dtype=int)
         stage = replace(sample, free=np.setdiff1d(entered, [sample.dispersion]))
         for _ in range(ROUGH_ROUNDS):
             point = Point.at(stage, lam, state, tolerance=ROUGH_TOLERANCE)
@@ -169,8 +166,7 @@ def start_lam(problem: Problem, state: State) -> Vector:
     lam = np.empty(len(problem.penalties))
     for j, p in enumerate(problem.penalties):
         later = 1.0 if p.index.start < first.stop else LATER_PREDICTORS
-        equal = later * np.trace(H[p.index, p.index]) / np.trace(p.given.S)
-        lam[j] = equal if p.given.sp is None else p.given.sp / phi
+        lam[j] = later * p.balance(H) if p.given.sp is None else p.given.sp / phi
     return lam
 
 
@@ -223,9 +219,7 @@ def _update(problem: Problem, H: Matrix, working: Vector, lam: Vector, coef: Vec
 
 def lam_bounds(problem: Problem, H: Matrix) -> tuple[Vector, Vector]:
     """LAM_RANGE around equal size of penalty and information; none where sp is given."""
-    size = np.array(
-        [np.trace(H[p.index, p.index]) / np.trace(p.given.S) for p in problem.penalties]
-    )
+    size = np.array([p.balance(H) for p in problem.penalties])
     size = np.maximum(size, np.finfo(float).tiny)
     given = np.array([p.given.sp is not None for p in problem.penalties], dtype=bool)
     return np.where(given, 0.0, size / LAM_RANGE), np.where(given, np.inf, size * LAM_RANGE)

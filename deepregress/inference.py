@@ -19,7 +19,6 @@ doi:10.1080/01621459.2016.1180986; Rice (1980), doi:10.1137/0901032
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -229,8 +228,3 @@ def normal_quantile(level: float) -> float:
 def row_variance(X: Matrix, cov: Matrix) -> Vector:
     """Variances of the rows of X c, (n_obs,), without an n x n array."""
     return np.asarray(np.maximum(np.einsum("ij,ij->i", X @ cov, X), 0.0))
-
-
-def term_sum(values: Vector, slices: Sequence[slice]) -> Vector:
-    """Sums of per-coefficient values over the terms' slices."""
-    return np.array([float(values[index].sum()) for index in slices])

@@ -52,6 +52,10 @@ class Penalty:
         """tr(V S_j)."""
         return float(np.sum(V[self.index, self.index] * self.given.S))
 
+    def balance(self, H: Matrix) -> float:
+        """The lam at which penalty and information of the block are of one size."""
+        return float(np.trace(H[self.index, self.index]) / np.trace(self.given.S))
+
     def times(self, coef: Vector) -> Vector:
         """S_j coef, (n_coef,)."""
         out = np.zeros_like(coef)

@@ -137,11 +137,11 @@ def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
     if not estimated.any() and problem.dispersion is None:
         return point, _status(point, 0.0)
     low, high = lam_bounds(problem, problem.full(_information(point)))
+    n_lam = int(estimated.sum())
     for _ in range(MAX_ROUNDS):
         slope = Slope.at(point)
-        n_lam = int(estimated.sum())
         log_lam = np.log(point.lam[estimated])
-        outward = slope.gradient.copy()
+        outward = slope.gradient
         at_bound = np.zeros(len(outward), dtype=bool)
         at_bound[:n_lam] = ((log_lam >= np.log(high[estimated])) & (outward[:n_lam] > 0)) | (
             (log_lam <= np.log(low[estimated])) & (outward[:n_lam] < 0)
@@ -158,6 +158,7 @@ def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
             return point, _status(point, gradient)
         point = better
         if np.max(np.abs(step)) < LAST_STEP:
+            # the gradient known is that before this step; what the model leaves of it is nothing
             return point, _status(point, 0.0)
     return point, _status(point, gradient)
 
