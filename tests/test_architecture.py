@@ -46,6 +46,7 @@ FLOORS = {
     10.7: ("effects",),
     10.8: ("diagnostics",),
     11: ("summary", "plotting", "saved"),
+    11.5: ("estimates",),
     12: ("fitted",),
     13: ("model",),
     14: ("",),

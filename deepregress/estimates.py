@@ -1,0 +1,216 @@
+"""What a fit estimated, as tables: the part of `FittedModel` that needs no new rows (DESIGN 1).
+
+`Estimates` is immutable. What it was made of are its fields; everything else is computed when it is
+first asked for. Tables are indexed by (parameter, name) or (parameter, term).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepregress import summary
+from deepregress.data import Frame, Response
+from deepregress.design import Design
+from deepregress.errors import PredictionError
+from deepregress.families.base import Family
+from deepregress.grids import Profile
+from deepregress.inference import Inference
+from deepregress.linalg import Matrix
+from deepregress.prediction import Deep, Estimate, Predictors
+from deepregress.solvers.base import Solution
+from deepregress.summary import Fit, Goodness, Summary
+
+
+@dataclass(frozen=True, eq=False)
+class Estimates:
+    """The estimated side of a fitted model.
+
+    Parameters
+    ----------
+    formula : dict of str to str
+        Formula of each parameter as text.
+    family : Family
+    designs : dict of str to Design
+        Recipes of the predictors, in the order of the family's parameters.
+    frame, response : Frame, Response or None
+        Training rows; None in a model that was saved without them.
+    solution : Solution
+    inference : Inference
+    deep : Deep or None
+        Networks, where the formula has any.
+    seed : int or None
+    method : str
+    settings : mapping
+        Further arguments of `fit`.
+    profile, goodness : Profile, Goodness or None
+        What is needed of the training rows, in a model saved without them.
+    """
+
+    formula: Mapping[str, str]
+    family: Family = field(repr=False)
+    designs: dict[str, Design] = field(repr=False)
+    frame: Frame | None = field(repr=False)
+    response: Response | None = field(repr=False)
+    solution: Solution = field(repr=False)
+    inference: Inference = field(repr=False)
+    deep: Deep | None = field(repr=False)
+    seed: int | None
+    method: str
+    settings: Mapping[str, Any] = field(repr=False)
+    profile: Profile | None = field(default=None, repr=False)
+    goodness: Goodness | None = field(default=None, repr=False)
+
+    @cached_property
+    def coef(self) -> pd.Series:
+        """Coefficients by (parameter, name); a deep term has one, the multiplier of its effect."""
+        estimate = self._predictors.estimate.coef
+        return pd.Series(estimate, index=self._predictors.coef_index, name="coef")
+
+    @cached_property
+    def cov(self) -> pd.DataFrame:
+        """Bayesian covariance of the coefficients, given the networks."""
+        index = self._predictors.coef_index
+        return pd.DataFrame(self.inference.cov, index=index, columns=index)
+
+    @cached_property
+    def cov_population(self) -> pd.DataFrame:
+        """Covariance with the networks' share: for effects in the population, not in these rows.
+
+        Structured effects take up what they share with the networks in the training rows; in the
+        population that share differs (METHODS 5). Equal to `cov` without networks.
+        """
+        added = None if self.deep is None else self.deep.population
+        return self.cov if added is None else self.cov + added
+
+    @cached_property
+    def std_error(self) -> pd.Series:
+        """Standard errors of the coefficients by (parameter, name)."""
+        values = np.sqrt(np.diagonal(self.inference.cov))
+        return pd.Series(values, index=self._predictors.coef_index, name="std_error")
+
+    @cached_property
+    def edf(self) -> pd.Series:
+        """Effective degrees of freedom by (parameter, term)."""
+        rows = {
+            (unit.parameter, label): float(self.inference.edf[places].sum())
+            for unit in self._predictors.units
+            for label, places in unit.places.items()
+        }
+        return _by_term(rows, "edf")
+
+    @property
+    def edf_total(self) -> float:
+        """Sum of the effective degrees of freedom; a constant dispersion counts one."""
+        return self._fit.edf_total
+
+    @cached_property
+    def sp(self) -> pd.Series:
+        """Smoothing parameters by (parameter, term), in mgcv's scaling.
+
+        The penalties of a term with several are numbered as by mgcv: te(x,z)1, te(x,z)2.
+        """
+        names = [name for unit in self._predictors.units for name in unit.penalty_names]
+        return _by_term(dict(zip(names, self.solution.sp.tolist(), strict=True)), "sp")
+
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood at the fit, natural log, without penalties."""
+        return self.solution.loglik
+
+    @property
+    def reml(self) -> float:
+        """Negative Laplace approximate restricted likelihood; smaller is better."""
+        return self.solution.reml
+
+    @property
+    def aic(self) -> float:
+        """-2 loglik + 2 edf_total."""
+        return self._fit.aic
+
+    @property
+    def bic(self) -> float:
+        """-2 loglik + log(n) edf_total, n the sum of the weights."""
+        return -2.0 * self.loglik + float(np.log(self._goodness.weight)) * self.edf_total
+
+    @property
+    def nobs(self) -> int:
+        """Number of training rows."""
+        return self._goodness.n_obs if self.response is None else self.response.n_obs
+
+    @property
+    def converged(self) -> bool:
+        """Whether the structured solver reached its criterion."""
+        return self.solution.status.converged
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """Epochs of training where there are networks, else iterations of the structured solver."""
+        steps: Sequence[Any] = self.solution.trace if self.deep is None else self.deep.history
+        return pd.DataFrame([dataclasses.asdict(step) for step in steps])
+
+    def summary(self) -> Summary:
+        """Tables of coefficients, smooths and networks; prints as R's summary.gam."""
+        return summary.summarise(self._fit, self._goodness, self.deep, self.formula)
+
+    def anova(self) -> pd.DataFrame:
+        """One test per term: Wald tests of linear terms, tests of smooths being zero.
+
+        Returns
+        -------
+        DataFrame
+            edf, ref_df, test, statistic, p_value by (parameter, term).
+        """
+        return summary.anova_table(self._fit, self._goodness.weight)
+
+    def sample_coef(self, n: int = 1000, *, seed: int = 0) -> pd.DataFrame:
+        """Draws from the posterior N(coef, cov) of the coefficients, one per row."""
+        draws = np.random.default_rng(seed).multivariate_normal(
+            self._predictors.estimate.coef, self.inference.cov, size=n, method="eigh"
+        )
+        return pd.DataFrame(draws, columns=self._predictors.coef_index)
+
+    @cached_property
+    def _predictors(self) -> Predictors:
+        effects_ = () if self.deep is None else self.deep.effects
+        estimate = Estimate(self.solution.coef, self.inference.cov)
+        return Predictors.of(self.family, self.designs, estimate, effects_)
+
+    @cached_property
+    def _fit(self) -> Fit:
+        return Fit(self._predictors, self.solution, self.inference)
+
+    @cached_property
+    def _profile(self) -> Profile:
+        return self.profile or Profile.of(self._predictors, *self._training())
+
+    @cached_property
+    def _goodness(self) -> Goodness:
+        if self.goodness is not None:
+            return self.goodness
+        frame, response = self._training()
+        return Goodness.of(self._fit, frame, response, self._training_eta)
+
+    @cached_property
+    def _training_eta(self) -> Matrix:
+        frame, _ = self._training()
+        return self._predictors.eta(frame)
+
+    def _training(self) -> tuple[Frame, Response]:
+        if self.frame is None or self.response is None:
+            raise PredictionError(
+                "the model was saved without its training rows (save(..., data=False)), which this "
+                "needs; for predictions give newdata."
+            )
+        return self.frame, self.response
+
+
+def _by_term(rows: Mapping[tuple[str, str], float], name: str) -> pd.Series:
+    index = pd.MultiIndex.from_tuples(list(rows), names=["parameter", "term"])
+    return pd.Series(list(rows.values()), index=index, name=name, dtype=np.float64)
