@@ -103,7 +103,7 @@ class FittedModel(Estimates):
         Parameters
         ----------
         parameter : str, optional
-            Only the terms of this parameter.
+            Only the terms of this parameter or group of parameters.
         level : float
             Of the bands.
 
@@ -113,9 +113,7 @@ class FittedModel(Estimates):
             No predictor has a term.
         """
         quantities.check_level(level, "level")
-        units = range(len(self._predictors.units))
-        if parameter is not None:
-            units = range(self._predictors.unit(parameter), self._predictors.unit(parameter) + 1)
+        units = self._predictors.of_parameter(parameter)
         places = [place for u in units for place in grids.places(self._predictors, u)]
         if not places:
             raise PredictionError("there is nothing to plot: the formula has no term.")
@@ -169,7 +167,7 @@ class FittedModel(Estimates):
             Terms whose effect is set to zero, "s(x)" or ("scale", "s(x)"); columns that only they
             need may be missing.
         parameter : str, optional
-            One parameter of "params", "linear" or "terms".
+            One parameter, or group of them, of "params", "linear" or "terms".
 
         Returns
         -------
@@ -186,13 +184,13 @@ class FittedModel(Estimates):
         quantities.check(which, at=at, uncertain=se or interval is not None, parameter=parameter)
         quantities.check_level(interval, "interval")
         excluded = self._predictors.excluded(exclude)
-        chosen = None if parameter is None else self._predictors.unit(parameter)
+        chosen = self._predictors.of_parameter(parameter)
         error = quantities.Error(se, interval)
         frame = self._rows(newdata, excluded)
         if which == "terms":
             table = effects.terms_table(
                 self._predictors,
-                range(len(self._predictors.units)) if chosen is None else [chosen],
+                chosen,
                 frame,
                 self._profile,
                 excluded=excluded,
@@ -204,7 +202,7 @@ class FittedModel(Estimates):
             return _indexed(self._at(newdata, which, eta, at), newdata)
         cov = self._predictors.eta_cov(frame, excluded) if error.wanted else None
         answer = quantities.Answer(self.family, eta, cov, error)
-        return _indexed(answer.of(which, chosen), newdata)
+        return _indexed(answer.of(which, chosen, parameter), newdata)
 
     def distribution(self, newdata: Any = None) -> Any:
         """Response distribution of each row, a `tfd.Distribution` of batch shape (n_obs,)."""

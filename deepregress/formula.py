@@ -15,16 +15,26 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from formulaic.parser.types import Token
 from formulaic.transforms import TRANSFORMS
 
 from deepregress.errors import FormulaError, NetworkError, caret, listing, suggestion
+from deepregress.groups import group_of, members
 from deepregress.remainder import expression_variables, linear, tokenise, unquoted
 
-__all__ = ["BAR", "Call", "Code", "ParsedModel", "ParsedPredictor", "expression_variables", "parse"]
+__all__ = [
+    "BAR",
+    "Call",
+    "Code",
+    "ParsedModel",
+    "ParsedPredictor",
+    "expand",
+    "expression_variables",
+    "parse",
+]
 
 # Name of the call that `(x | g)` stands for.
 BAR = "|"
@@ -144,7 +154,7 @@ def parse(
     first : str
         The parameter that a single formula is for.
     parameters : sequence of str
-        All parameters of the family.
+        All parameters of the family; a group of them by the name of the group.
     terms : collection of str
         Names of registered terms, such as "s".
     networks : collection of str
@@ -153,7 +163,8 @@ def parse(
     Returns
     -------
     ParsedModel
-        A predictor for every parameter; "~ 1" where no formula was given.
+        A predictor for every parameter; "~ 1" where no formula was given. Formulas for single
+        members of a group follow; `expand` gives each member its own.
 
     Raises
     ------
@@ -184,6 +195,44 @@ def parse(
             predictors[parameter] = ParsedPredictor(parameter, f"{value:g}", "0", (), (), value)
     left = _one_response(response, formula)
     return ParsedModel(left, expression_variables(left), predictors, names.networks)
+
+
+def expand(parsed: ParsedModel, parameters: Sequence[str]) -> ParsedModel:
+    """Give each parameter its predictor: its own formula, or else that of its group.
+
+    Parameters
+    ----------
+    parsed : ParsedModel
+        From `parse`, by group.
+    parameters : sequence of str
+        The parameters that the response asks for, such as `logits[B]`, in their order.
+
+    Raises
+    ------
+    FormulaError
+        A formula is for a member that the group does not have, or the formula with the response
+        stands for none.
+
+    Examples
+    --------
+    >>> given = {"logits": "y ~ x", "logits[C]": "~ x + z"}
+    >>> parsed = parse(given, "logits", parameters=["logits"], terms=[])
+    >>> full = expand(parsed, ["logits[B]", "logits[C]"])
+    >>> [predictor.linear for predictor in full.predictors.values()]
+    ['x', 'x + z']
+    """
+    for name in parsed.predictors:
+        if not members(name, parameters):
+            hint = suggestion(name, parameters)
+            raise FormulaError(
+                f"{name!r} is not a parameter of this model ({listing(parameters)}){hint or '.'}"
+            )
+    predictors = {}
+    for name in parameters:
+        given = parsed.predictors.get(name, parsed.predictors[group_of(name)])
+        calls = tuple(replace(call, parameter=name) for call in given.calls)
+        predictors[name] = replace(given, parameter=name, calls=calls)
+    return replace(parsed, predictors=predictors)
 
 
 def _per_parameter(formula: Formulas, first: str, names: _Names) -> list[tuple[str, str | float]]:
@@ -227,7 +276,7 @@ def _from_list(formulas: Sequence[str], first: str, names: _Names) -> list[tuple
 
 
 def _check_parameter(name: str, names: _Names) -> None:
-    if name not in names.parameters:
+    if group_of(name) not in names.parameters:
         hint = suggestion(name, names.parameters)
         raise FormulaError(
             f"{name!r} is not a parameter of this family ({listing(names.parameters)}){hint or '.'}"

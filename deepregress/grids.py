@@ -159,18 +159,15 @@ class Place:
 
 
 def find(predictors: Predictors, term: str, parameter: str | None = None) -> Place:
-    """Find a term by its label, in one parameter or in the first that has it.
+    """Find a term by its label, in a parameter or the first (of a group) that has it.
 
     Raises
     ------
     PredictionError
         There is no such term or parameter.
     """
-    units = range(len(predictors.units))
-    if parameter is not None:
-        units = range(predictors.unit(parameter), predictors.unit(parameter) + 1)
     known: list[str] = []
-    for u in units:
+    for u in predictors.of_parameter(parameter):
         for place in places(predictors, u):
             if same_label(place.labels[0], term) and len(place.labels) == 1:
                 return place

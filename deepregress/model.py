@@ -29,7 +29,7 @@ from deepregress.errors import (
 from deepregress.families import Family
 from deepregress.families import family as family_of
 from deepregress.fitted import FittedModel
-from deepregress.formula import ParsedModel, parse
+from deepregress.formula import ParsedModel, expand, parse
 from deepregress.inference import Inference
 from deepregress.linalg import Array
 from deepregress.networks import resolve
@@ -123,8 +123,8 @@ def fit(
     supplied = dict(networks or {})
     parsed = parse(
         formula,
-        given.parameter_names[0],
-        parameters=given.parameter_names,
+        given.groups[0],
+        parameters=given.groups,
         terms=registered(),
         networks=supplied,
     )
@@ -136,7 +136,9 @@ def fit(
         weights=weights,
         na=na,
     )
+    given = given.for_response(response)
     given.check(response)
+    parsed = expand(parsed, given.parameter_names)
     designs = build_designs(parsed, frame, given.parameter_names)
     if method == "fixed":
         _check_fixed(designs)

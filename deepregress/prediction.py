@@ -23,6 +23,7 @@ from deepregress.design import CHUNK_ROWS, Design
 from deepregress.errors import PredictionError, listing, suggestion
 from deepregress.families.base import Family
 from deepregress.formula import expression_variables
+from deepregress.groups import group_of, members
 from deepregress.linalg import Matrix, Vector, one_blas_thread
 from deepregress.predictor import DeepEffect
 from deepregress.terms.base import Block, ColumnBlock, NetworkBlock
@@ -265,8 +266,8 @@ class Predictors:
         ]
         return pd.MultiIndex.from_tuples(pairs, names=["parameter", "name"])
 
-    def unit(self, parameter: str) -> int:
-        """Number of the predictor of a parameter.
+    def of_parameter(self, parameter: str | None) -> list[int]:
+        """Numbers of the predictors of a parameter or a group of them; all of None.
 
         Raises
         ------
@@ -274,12 +275,16 @@ class Predictors:
             The family has no such parameter.
         """
         names = self.family.parameter_names
-        if parameter not in names:
+        if parameter is None:
+            return list(range(len(names)))
+        found = [names.index(name) for name in members(parameter, names)]
+        if not found:
+            known = dict.fromkeys((*names, *self.family.groups))
             raise PredictionError(
-                f"parameter {parameter!r} is not one of {listing(names)}"
-                f"{suggestion(str(parameter), names)}"
+                f"parameter {parameter!r} is not one of {listing(known)}"
+                f"{suggestion(str(parameter), known)}"
             )
-        return names.index(parameter)
+        return found
 
     def excluded(self, exclude: str | Sequence[str | tuple[str, str]] | None) -> Labels:
         """Terms by parameter and label, from labels (wherever they stand) or (parameter, label).
@@ -297,7 +302,8 @@ class Predictors:
             found = {
                 (parameter, label)
                 for parameter, label in known
-                if same_label(label, wanted[1]) and wanted[0] in (None, parameter)
+                if same_label(label, wanted[1])
+                and wanted[0] in (None, parameter, group_of(parameter))
             }
             if not found:
                 labels = sorted({label for _, label in known})

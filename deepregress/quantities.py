@@ -13,7 +13,7 @@ References: Oehlert (1992), doi:10.2307/2684406 (delta method).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -219,17 +219,18 @@ class Answer:
     cov: Matrix | None
     error: Error
 
-    def of(self, which: str, unit: int | None) -> Vector | pd.DataFrame:
-        """Mean, median, variance of each row; its parameters or predictors, all or one unit's."""
+    def of(self, which: str, units: Sequence[int], parameter: str | None) -> Vector | pd.DataFrame:
+        """Mean, median, variance of each row; its parameters or predictors, those of `units`.
+
+        Where `parameter` names a single one the answer is its own, else a table by parameter.
+        """
         if which not in BY_PARAMETER:
             return self._shown(lambda eta: rowwise(self.family, which, eta))
-        chosen = range(len(self.family.parameters)) if unit is None else (unit,)
-        single = unit is not None
         columns: dict[tuple[str, ...], Vector] = {}
-        for u in chosen:
+        for u in units:
             name = self.family.parameters[u].name
             answer = self._linear(u) if which == "linear" else self._parameter(name)
-            if single:
+            if name == parameter:
                 return answer
             if isinstance(answer, pd.DataFrame):
                 columns |= {(name, str(each)): answer[each].to_numpy() for each in answer}

@@ -25,7 +25,7 @@ PACKAGE = ROOT / "deepregress"
 # Floor -> its modules. "terms.*" is every member of the folder but its base and its __init__,
 # which lies above the members: inside a folder the order is base, members, __init__.
 FLOORS = {
-    0: ("errors", "linalg"),
+    0: ("errors", "linalg", "groups"),
     0.5: ("remainder",),
     1: ("formula", "penalty", "data", "codec", "datasets"),
     2: ("basis.base", "basis.*", "gating", "bijectors", "architecture"),
@@ -51,7 +51,7 @@ FLOORS = {
     13: ("model",),
     14: ("",),
 }
-SHARED = {"errors", "linalg", "data", "codec", "datasets"}
+SHARED = {"errors", "linalg", "groups", "data", "codec", "datasets"}
 DESIGN_LEG = {"remainder", "formula", "penalty", "basis", "gating", "terms", "design"}
 FAMILY_LEG = {"architecture", "bijectors", "families", "networks"}
 TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras"}

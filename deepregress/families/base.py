@@ -33,6 +33,7 @@ import tensorflow_probability as tfp
 from deepregress.bijectors import Link, Tensor, link
 from deepregress.data import Response
 from deepregress.errors import FamilyError, ResponseError
+from deepregress.groups import group_of, groups
 from deepregress.linalg import Array, Matrix, Vector
 
 tfd = tfp.distributions
@@ -102,6 +103,10 @@ class Family(ABC):
     dispersion : str or None
         The parameter whose intercept, when nothing else models it, is estimated with the smoothing
         parameters from the restricted likelihood (the residual scale of a linear model).
+    extra : tuple of str
+        Further parameters whose intercept, when nothing else models them and there are smoothing
+        parameters to estimate, is estimated with these from the restricted likelihood (mgcv's
+        extended families); without smoothing parameters they are maximum likelihood estimates.
     """
 
     parameters: tuple[Parameter, ...]
@@ -112,6 +117,7 @@ class Family(ABC):
     discrete: ClassVar[bool] = False
     exponential: ClassVar[bool] = False
     dispersion: ClassVar[str | None] = None
+    extra: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     @abstractmethod
@@ -142,6 +148,21 @@ class Family(ABC):
         """Names in the order of the predictors."""
         return tuple(parameter.name for parameter in self.parameters)
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names that formulas can be written for: parameters, those of one group together."""
+        return groups(self.parameter_names)
+
+    def for_response(self, response: Response) -> Family:
+        """The family with the parameters that this response asks for, one logit per class, say.
+
+        Raises
+        ------
+        ResponseError
+            If the response is of the wrong kind.
+        """
+        return self
+
     def parameter(self, name: str) -> Parameter:
         """The parameter called `name`."""
         return self.parameters[self.parameter_names.index(name)]
@@ -155,15 +176,16 @@ class Family(ABC):
             If a name is no parameter of the family or the link is unknown.
         """
         for name in given:
-            if name not in self.parameter_names:
+            if name not in (*self.parameter_names, *self.groups):
                 raise FamilyError(
                     f"link: {name!r} is not a parameter of {self.name}; "
                     f"its parameters are {', '.join(self.parameter_names)}"
                 )
-        changed = tuple(
-            replace(p, link=link(given[p.name])) if p.name in given else p for p in self.parameters
-        )
-        return replace(self, parameters=changed)
+        changed = []
+        for p in self.parameters:
+            wanted = given.get(p.name, given.get(group_of(p.name)))
+            changed.append(p if wanted is None else replace(p, link=link(wanted)))
+        return replace(self, parameters=tuple(changed))
 
     def values(self, eta: Tensor) -> dict[str, Value]:
         """Split eta (n_obs, U) into the named parameters."""
@@ -341,7 +363,7 @@ def family(given: str | Family, links: Mapping[str, Any] | str | None = None) ->
         raise FamilyError(f"family must be a name or a Family, got {type(given).__name__}")
     if links is None:
         return given
-    named = links if isinstance(links, Mapping) else {given.parameters[0].name: links}
+    named = links if isinstance(links, Mapping) else {given.groups[0]: links}
     return given.with_links(named)
 
 
