@@ -182,10 +182,10 @@ def compare(
             )
     if len(labels) < len(model.get("edf") or {}):
         found.note("edf", np.inf)
-    parameters = list(dict.fromkeys(fitted.coef.index.get_level_values(0)))
+    every = list(dict.fromkeys(fitted.coef.index.get_level_values(0)))
     for key, values in (model.get("coefficients") or {}).items():
         number = re.search(r"\.(\d)$", key)
-        parameter = parameters[int(number[1])] if number else parameters[0]
+        parameter = every[int(number[1])] if number else every[0]
         bare = re.sub(r"\.\d$", "", key)
         own = matching(bare, list(fitted.coef[parameter].index))
         if own is not None:
