@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
-
-from deepregress.data import Frame, Response, training_set
+from deepregress.assembly import assemble
+from deepregress.data import training_set
 from deepregress.design import Design, build_designs, variables
 from deepregress.errors import (
     ConvergenceWarning,
@@ -33,7 +32,7 @@ from deepregress.formula import ParsedModel, expand, parse
 from deepregress.inference import Inference
 from deepregress.linalg import Array
 from deepregress.networks import resolve
-from deepregress.objective import Objective, Unit
+from deepregress.objective import Objective
 from deepregress.prediction import Deep
 from deepregress.smoothing import select
 from deepregress.solvers.base import Solution, StructuredSolver, Training
@@ -142,7 +141,7 @@ def fit(
     designs = build_designs(parsed, frame, given.parameter_names)
     if method == "fixed":
         _check_fixed(designs)
-    objective, inputs = _objective(given, response, designs, frame)
+    objective, inputs = assemble(given, response, designs, frame)
     parts = _parts(designs, inputs, supplied, objective)
     if seed is None and parts:
         seed = secrets.randbits(31)
@@ -193,33 +192,6 @@ def _check_fixed(designs: Mapping[str, Design]) -> None:
 def _texts(parsed: ParsedModel) -> dict[str, str]:
     """Formula of each parameter."""
     return {name: predictor.text for name, predictor in parsed.predictors.items()}
-
-
-def _objective(
-    family: Family, response: Response, designs: Mapping[str, Design], frame: Frame
-) -> tuple[Objective, dict[tuple[str, str], tuple[Array, ...]]]:
-    """The likelihood of the coefficients, and the inputs of the networks by parameter and label."""
-    units, inputs = [], {}
-    for parameter in family.parameters:
-        design = designs[parameter.name]
-        arrays = design.evaluate(frame)
-        offset = arrays.offset
-        if design.fixed is not None:
-            offset = offset + _fixed_predictor(family, parameter.name, design.fixed)
-        units.append(Unit(arrays.X, offset, design.penalties))
-        inputs.update({(parameter.name, label): given for label, given in arrays.inputs.items()})
-    return Objective(family, response, tuple(units)), inputs
-
-
-def _fixed_predictor(family: Family, name: str, value: float) -> float:
-    """The predictor at which a parameter has its fixed value."""
-    eta = float(family.parameter(name).link.forward(np.float64(value)))
-    if not np.isfinite(eta):
-        raise FormulaError(
-            f"{name!r} of family {family.name!r} cannot be fixed at {value:g}: it is outside the "
-            f"range of the link {family.parameter(name).link.name!r}"
-        )
-    return eta
 
 
 def _parts(
