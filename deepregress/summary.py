@@ -2,7 +2,7 @@
 
     parametric coefficients   estimate, standard error (Bayesian covariance), z, or t with the
                               residual degrees of freedom where a constant dispersion is estimated
-    smooth terms              edf, Ref.df, Chi.sq or F and p-value of `inference.smooth_test`
+    smooth terms              edf, Ref.df, Chi.sq or F and p-value of module `significance`
     deep terms                multiplier, sd of the effect, cross-fitted score difference
     deviance explained        1 - D / D0,  D = sum_i w_i d(y_i, mean_i) / phi_i, D0 with one mean
 
@@ -23,10 +23,12 @@ import scipy.stats
 
 from deepregress.data import Frame, Response
 from deepregress.families.base import Family
-from deepregress.inference import Inference, Test, smooth_test, wald_test
+from deepregress.inference import Inference
 from deepregress.linalg import Matrix, Vector
 from deepregress.prediction import Deep, Predictor, Predictors, chunks, dispersions
+from deepregress.significance import wald_test
 from deepregress.solvers.base import Solution
+from deepregress.term_tests import term_test
 
 DIGITS = 4
 """Significant digits of the smallest number of a column, as in R."""
@@ -188,23 +190,13 @@ def smooth_table(model: Fit, weight: float) -> pd.DataFrame:
             if block.kind != "smooth":
                 continue
             place = np.arange(*columns.indices(columns.stop)) + unit.columns.start
-            test = _smooth_test(model, place, df)
+            test = term_test(
+                model.predictors, model.solution, model.inference, place=place, residual_df=df
+            )
             edf = float(model.inference.edf[place].sum())
             rows.append((edf, test.df, test.statistic, test.p_value))
             index.append((unit.parameter, block.label))
     return _table(rows, index, ["edf", "ref_df", "statistic", "p_value"])
-
-
-def _smooth_test(model: Fit, place: Vector, residual_df: float | None) -> Test:
-    """Test of the coefficients at `place` of the joint vector as one smooth function."""
-    block = np.ix_(place, place)
-    return smooth_test(
-        model.predictors.estimate.coef[place],
-        model.predictors.estimate.cov[block],
-        model.solution.H[block],
-        edf1=float(model.inference.edf1[place].sum()),
-        residual_df=residual_df,
-    )
 
 
 def anova_table(model: Fit, weight: float) -> pd.DataFrame:
@@ -221,7 +213,13 @@ def anova_table(model: Fit, weight: float) -> pd.DataFrame:
             if label == "(Intercept)":
                 continue
             if label in smooths:
-                test = _smooth_test(model, place, residual_df)
+                test = term_test(
+                    model.predictors,
+                    model.solution,
+                    model.inference,
+                    place=place,
+                    residual_df=residual_df,
+                )
             else:
                 block = np.ix_(place, place)
                 test = wald_test(estimate.coef[place], estimate.cov[block], residual_df)
