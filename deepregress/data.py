@@ -40,6 +40,7 @@ from deepregress.errors import (
     suggestion,
 )
 from deepregress.linalg import Array, Matrix, Vector
+from deepregress.response import Response as Response
 
 Column = Array | pd.Categorical
 Rows = slice | Array
@@ -128,47 +129,6 @@ class Frame:
         except (NameError, TypeError, ValueError, ArithmeticError, SyntaxError) as error:
             raise FormulaError(f"{expression}: {error}.") from error
         return np.asarray(value, dtype=np.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class Response:
-    """The response of the training rows, by its bounds.
-
-    Parameters
-    ----------
-    lower, upper : array
-        Bounds of y, shape (n_obs,) or (n_obs, d); equal where y is exact.
-    weights : Vector
-        Weights of the rows' log-likelihood, shape (n_obs,), positive.
-    entry : Vector or None
-        Left-truncation times, shape (n_obs,).
-    label : str
-        The response as the user wrote it.
-    levels : tuple of str or None
-        Names of the codes 0, 1, ... of a categorical response.
-    """
-
-    lower: Matrix
-    upper: Matrix
-    weights: Vector
-    entry: Vector | None
-    label: str
-    levels: tuple[str, ...] | None
-
-    @property
-    def n_obs(self) -> int:
-        """Number of rows."""
-        return int(self.lower.shape[0])
-
-    @property
-    def exact(self) -> bool:
-        """Whether every row is observed exactly."""
-        return self.lower is self.upper or bool(np.array_equal(self.lower, self.upper))
-
-    def rows(self) -> dict[str, Array]:
-        """Return what a family needs of each row to compute its log-likelihood."""
-        rows: dict[str, Array] = {"lower": self.lower, "upper": self.upper}
-        return rows if self.entry is None else {**rows, "entry": self.entry}
 
 
 def training_set(

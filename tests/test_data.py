@@ -283,10 +283,10 @@ def test_calls_on_the_left_side_can_be_registered(monkeypatch):
 
 def test_a_response_gives_its_rows():
     _, response = train(GOOD)
-    assert list(response.rows()) == ["lower", "upper"]
+    assert list(response.rows()) == ["lower"]
     censored = Response(np.zeros(2), np.ones(2), np.ones(2), np.zeros(2), "y", None)
     assert not censored.exact
-    assert list(censored.rows()) == ["lower", "upper", "entry"]
+    assert list(censored.rows()) == ["lower", "upper", "interval", "entry"]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,14 @@
 """Families: from predictors to a response distribution and its row-wise derivatives.
 
 A family says which parameters a distribution has, by which links they hang on their predictors, and
-which `tfd.Distribution` they give. Everything the solvers need follows by automatic differentiation
-of l_i(eta_i) = log f(y_i; theta(eta_i)), a function of the U predictors of one row:
+which `tfd.Distribution` they give:
 
-    g_i = dl_i / deta_i          (U,)
-    W_i = -d2 l_i / deta_i2      (U, U)
-    v_i = d <W_i, A_i> / deta_i  (U,)     the third derivatives, contracted with a weight A_i
+    theta_k = h_k(eta_k)                                      k = 1..U
+    log f(y; theta), log F(y; theta), log S(y; theta)         tensor functions of the parameters
 
-compiled by XLA for chunks of fixed size: one compilation per family serves every fit of the
-process, whatever its number of rows. Rows are independent, so the gradient of a sum over rows is
-row-wise.
+From these three follow the log-likelihood of exact, censored and truncated rows (`censoring`), its
+derivatives up to the third (`kernels`), and what the distribution is asked for after the fit: mean,
+variance, probabilities, quantiles, draws (`numerical`, where there is no closed form).
 
 References: Rigby & Stasinopoulos (2005), doi:10.1111/j.1467-9876.2005.00510.x;
 Wood, Pya & Saefken (2016), doi:10.1080/01621459.2016.1180986.
@@ -19,10 +17,8 @@ Wood, Pya & Saefken (2016), doi:10.1080/01621459.2016.1180986.
 from __future__ import annotations
 
 import difflib
-import functools
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -33,13 +29,13 @@ import tensorflow_probability as tfp
 from deepregress.bijectors import Link, Tensor, link
 from deepregress.data import Response
 from deepregress.errors import FamilyError, ResponseError
+from deepregress.families import censoring, kernels, numerical
+from deepregress.families.kernels import CHUNK_SIZES as CHUNK_SIZES
+from deepregress.families.kernels import upper_pairs as upper_pairs
 from deepregress.groups import group_of, groups
 from deepregress.linalg import Array, Matrix, Vector
 
-tfd = tfp.distributions
-
-CHUNK_SIZES = (1024, 8192)
-"""Rows per compiled call: short data pad to the first, all others run in chunks of the last."""
+tfb = tfp.bijectors
 
 
 @dataclass(frozen=True)
@@ -85,13 +81,20 @@ class Value:
         """log theta - log(1 - theta)."""
         return self.link.logit_inverse(self.eta)
 
+    @property
+    def complement(self) -> Tensor:
+        """log(1 - theta^2)."""
+        return self.link.complement_inverse(self.eta)
+
 
 @dataclass(frozen=True)
 class Family(ABC):
     """A response distribution whose parameters all have additive predictors.
 
-    Subclasses give `name`, `default_parameters`, `support`, `density`, `start_values` and, where
-    they exist, closed forms of moments. The row-wise derivatives come from this class.
+    Subclasses give `name`, `default_parameters`, `support`, `density` (or `log_density`),
+    `in_support` and `start_values`. Everything else has a default: override `log_density`,
+    `log_cdf`, `log_survival` where those of `tfd` are not accurate or have no third derivative, and
+    `mean`, `variance`, `quantile` where there is a closed form that `tfd` does not have.
 
     Attributes
     ----------
@@ -100,6 +103,10 @@ class Family(ABC):
     exponential : bool
         Whether the family is an exponential dispersion family in its first parameter, the mean: a
         generalised linear model where nothing else has covariates.
+    multivariate : bool
+        Whether a response is a vector: it then has no cdf and no quantiles.
+    further : mapping of str to bool
+        Quantities of its own that `predict` can be asked for -> whether they need the response.
     dispersion : str or None
         The parameter whose intercept, when nothing else models it, is estimated with the smoothing
         parameters from the restricted likelihood (the residual scale of a linear model).
@@ -107,6 +114,13 @@ class Family(ABC):
         Further parameters whose intercept, when nothing else models them and there are smoothing
         parameters to estimate, is estimated with these from the restricted likelihood (mgcv's
         extended families); without smoothing parameters they are maximum likelihood estimates.
+    discrete : bool
+        Whether the response takes whole numbers only.
+    bounds : pair of float
+        Ends of the support, where they do not depend on the parameters.
+    known : tuple of str
+        Quantities of each row that are known, such as the `trials` of a binomial count: columns of
+        `Response.rows()` that `density` finds among the values of the parameters.
     """
 
     parameters: tuple[Parameter, ...]
@@ -115,7 +129,11 @@ class Family(ABC):
     about: ClassVar[str]
     support: ClassVar[str]
     discrete: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
+    known: ClassVar[tuple[str, ...]] = ()
     exponential: ClassVar[bool] = False
+    multivariate: ClassVar[bool] = False
+    further: ClassVar[Mapping[str, bool]] = {}
     dispersion: ClassVar[str | None] = None
     extra: ClassVar[tuple[str, ...]] = ()
 
@@ -127,6 +145,18 @@ class Family(ABC):
     @abstractmethod
     def density(self, values: Mapping[str, Value]) -> Any:
         """The `tfd.Distribution` of the response, batch shape (n_obs,)."""
+
+    def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        """log f(y), (n_obs,), differentiable three times in the predictors."""
+        return self.density(values).log_prob(y)
+
+    def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        """log P(Y <= y), (n_obs,), differentiable three times in the predictors."""
+        return self.density(values).log_cdf(y)
+
+    def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        """log P(Y > y), (n_obs,), differentiable three times in the predictors."""
+        return self.density(values).log_survival_function(y)
 
     @abstractmethod
     def in_support(self, y: Array) -> Array:
@@ -152,6 +182,22 @@ class Family(ABC):
     def groups(self) -> tuple[str, ...]:
         """Names that formulas can be written for: parameters, those of one group together."""
         return groups(self.parameter_names)
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Names of the elements of the mean, where it is a vector; else none."""
+        return ()
+
+    def further_quantity(
+        self, which: str, eta: Matrix, y: Array | None
+    ) -> Array | dict[str, Vector]:
+        """One of the quantities in `further`: an array (n_obs, ...), or columns by name."""
+        raise FamilyError(f"family {self.name!r} has no {which!r}")
+
+    def classes(self, levels: tuple[str, ...] | None) -> tuple[tuple[str, ...], Vector]:
+        """Names of the classes of a response, and the numbers that stand for them."""
+        names = levels or ("0", "1")
+        return names, np.arange(len(names), dtype=np.float64)
 
     def for_response(self, response: Response) -> Family:
         """The family with the parameters that this response asks for, one logit per class, say.
@@ -187,16 +233,43 @@ class Family(ABC):
             changed.append(p if wanted is None else replace(p, link=link(wanted)))
         return replace(self, parameters=tuple(changed))
 
-    def values(self, eta: Tensor) -> dict[str, Value]:
-        """Split eta (n_obs, U) into the named parameters."""
-        return {p.name: Value(eta[:, u], p.link) for u, p in enumerate(self.parameters)}
+    def values(self, eta: Tensor, rows: Mapping[str, Tensor] | None = None) -> dict[str, Value]:
+        """Split eta into the named parameters; add what is known of each row.
+
+        Parameters
+        ----------
+        eta : tensor, (n_obs, U) or (n_obs, U + number of `known`)
+            Predictors, followed by the known quantities where they are not in `rows`.
+        rows : mapping of str to tensor, optional
+            `Response.rows()`. A known quantity that is in neither is 1.
+        """
+        found = {p.name: Value(eta[:, u], p.link) for u, p in enumerate(self.parameters)}
+        for place, name in enumerate(self.known, start=self.n_units):
+            column = tf.ones_like(eta[:, 0])
+            if rows is not None and name in rows:
+                column = rows[name]
+            elif eta.shape[1] > place:
+                column = eta[:, place]
+            found[name] = Value(column, link("identity"))
+        return found
+
+    def support_bijector(self, values: Mapping[str, Value]) -> Any:
+        """A `tfb.Bijector` from the real line to the support of the response."""
+        least, most = self.bounds
+        if least == -np.inf and most == np.inf:
+            return tfb.Identity()
+        if most == np.inf:
+            return tfb.Chain([tfb.Shift(np.float64(least)), tfb.Exp()])
+        if least == -np.inf:
+            return tfb.Chain([tfb.Shift(np.float64(most)), tfb.Scale(np.float64(-1.0)), tfb.Exp()])
+        return tfb.Sigmoid(np.float64(least), np.float64(most))
 
     def distribution(self, eta: Tensor) -> Any:
         """The response distribution at predictors eta (n_obs, U)."""
         return self.density(self.values(tf.convert_to_tensor(eta, tf.float64)))
 
     def log_likelihood(self, rows: Mapping[str, Tensor], eta: Tensor) -> Tensor:
-        """l_i(eta_i), shape (n_obs,), natural log.
+        """l_i(eta_i), shape (n_obs,), natural log; of exact, censored and truncated rows.
 
         Parameters
         ----------
@@ -204,7 +277,7 @@ class Family(ABC):
             `Response.rows()`: the bounds of each response.
         eta : tensor, (n_obs, U)
         """
-        return self.distribution(eta).log_prob(rows["lower"])
+        return censoring.log_likelihood(self, rows, eta)
 
     def parameters_at(self, eta: Matrix) -> dict[str, Vector]:
         """The parameters on their own scale, each (n_obs,)."""
@@ -224,13 +297,20 @@ class Family(ABC):
                 f"{response.label!r} has the levels {', '.join(response.levels)}; "
                 f"family {self.name!r} needs {self.support}"
             )
+        if (response.lower.ndim > 1) != self.multivariate:
+            came = f"{response.lower.shape[1:] or 'one'}".strip("(,)")
+            raise ResponseError(
+                f"{response.label!r} has {came} column(s); family {self.name!r} needs "
+                f"{self.support}"
+            )
         bad = np.flatnonzero(~self.in_support(response.lower))
         if bad.size:
+            came = ", ".join(f"{y:g}" for y in np.atleast_1d(response.lower[bad[0]]))
             raise ResponseError(
                 f"{response.label!r}: family {self.name!r} needs {self.support}; row {bad[0]} is "
-                f"{response.lower[bad[0]]:g} ({bad.size} of {response.n_obs} rows are outside)"
+                f"{came} ({bad.size} of {response.n_obs} rows are outside)"
             )
-        if not self.discrete and np.ptp(response.lower) == 0:
+        if not self.discrete and np.any(np.ptp(response.lower, axis=0) == 0):
             raise ResponseError(
                 f"{response.label!r} is constant ({response.lower[0]:g} in all {response.n_obs} "
                 f"rows): family {self.name!r} needs a response that varies"
@@ -261,9 +341,28 @@ class Family(ABC):
         """Value of the dispersion parameter at which the log-likelihood is reported, as R does."""
         return reml
 
-    @abstractmethod
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
-        """2 phi (l(y; mean = y) - l(y; mean)) row by row, the units of `dispersion_of`."""
+        """2 phi (l(y; mean = y) - l(y; mean)) row by row, the units of `dispersion_of`.
+
+        Only of an exponential dispersion family; `deviance` is what all families have.
+        """
+        raise FamilyError(f"family {self.name!r} is no exponential dispersion family")
+
+    def deviance(self, rows: Mapping[str, Array], eta: Matrix) -> Vector:
+        """2 (sup l - l) row by row, the supremum over the first predictor; (n_obs,)."""
+        exact = "lower" in rows and len(rows) == 1
+        if self.exponential and exact:
+            unit = self.unit_deviance(rows["lower"], self.mean(eta))
+            return unit / self.dispersions(eta)
+        best = numerical.saturated(self, rows, eta)
+        return np.asarray(2.0 * np.maximum(best - self.row_log_likelihood(rows, eta), 0.0))
+
+    def dispersions(self, eta: Matrix) -> Vector:
+        """Phi of each row, (n_obs,); 1 for a family without a dispersion."""
+        if self.dispersion is None:
+            return np.ones(len(eta))
+        theta = self.parameters_at(eta)[self.dispersion]
+        return np.asarray(self.dispersion_of(theta))  # type: ignore[arg-type]  # elementwise
 
     def fisher_weight(self, eta: Matrix) -> Vector:
         """(dmean / deta)^2 / Var(y), (n_obs,): expected curvature in the first predictor."""
@@ -277,47 +376,63 @@ class Family(ABC):
         collapsed = variance <= 0
         return np.asarray(np.where(collapsed, 0.0, slope**2 / np.where(collapsed, 1.0, variance)))
 
-    # -- moments, probabilities ----------------------------------------------------------------
+    # -- moments, probabilities: NumPy in, NumPy out, (n_obs,) each --------------------------------
 
     def mean(self, eta: Matrix) -> Vector:
         """E(y), (n_obs,)."""
-        return np.asarray(self.distribution(eta).mean().numpy())
+        return numerical.mean(self, eta)
 
     def variance(self, eta: Matrix) -> Vector:
         """Var(y), (n_obs,)."""
-        return np.asarray(self.distribution(eta).variance().numpy())
+        return numerical.variance(self, eta)
 
     def logpdf(self, y: Array, eta: Matrix) -> Vector:
-        """log f(y), natural log, (n_obs,)."""
-        return np.asarray(self.distribution(eta).log_prob(_float(y)).numpy())
+        """log f(y), natural log, (n_obs,); -inf outside the support."""
+        return numerical.log_density(self, y, eta)
+
+    def logcdf(self, y: Array, eta: Matrix) -> Vector:
+        """log P(Y <= y), natural log, (n_obs,)."""
+        return numerical.log_cdf(self, y, eta)
+
+    def logsurvival(self, y: Array, eta: Matrix) -> Vector:
+        """log P(Y > y), natural log, (n_obs,)."""
+        return numerical.log_survival(self, y, eta)
 
     def cdf(self, y: Array, eta: Matrix) -> Vector:
         """P(Y <= y), (n_obs,)."""
-        return np.asarray(self.distribution(eta).cdf(_float(y)).numpy())
+        return np.asarray(np.exp(self.logcdf(y, eta)))
+
+    def survival(self, y: Array, eta: Matrix) -> Vector:
+        """P(Y > y), (n_obs,)."""
+        return np.asarray(np.exp(self.logsurvival(y, eta)))
 
     def quantile(self, probability: Array, eta: Matrix) -> Vector:
         """Smallest y with F(y) >= probability, (n_obs,)."""
-        return np.asarray(self.distribution(eta).quantile(_float(probability)).numpy())
+        return numerical.quantile(self, probability, eta)
 
     def sample(self, eta: Matrix, n: int, *, seed: int) -> Array:
         """Draws, (n, n_obs)."""
-        key = tf.random.experimental.create_rng_state(seed, "threefry")[:2]
-        return np.asarray(self.distribution(eta).sample(n, seed=tf.cast(key, tf.int32)).numpy())
+        return numerical.sample(self, eta, n, seed=seed)
 
     # -- row derivatives -----------------------------------------------------------------------
+
+    def row_log_likelihood(self, rows: Mapping[str, Array], eta: Matrix) -> Vector:
+        """l (n,) of exact, censored and truncated rows."""
+        found: Vector = kernels.in_chunks(kernels.value, self, rows, (eta,))[0]
+        return found
 
     def row_derivatives(
         self, rows: Mapping[str, Array], eta: Matrix
     ) -> tuple[Vector, Matrix, Matrix]:
         """l (n,), gradient (n, U) and W, the packed upper triangle of -d2l, (n, U (U + 1) / 2)."""
-        return _in_chunks(_derivatives, self, rows, (eta,))
+        return kernels.in_chunks(kernels.derivatives, self, rows, (eta,))
 
     def contracted_third(self, rows: Mapping[str, Array], eta: Matrix, weight: Matrix) -> Matrix:
         """v_iu = d/deta_iu sum_p weight_ip W_ip over the upper triangle p, (n, U).
 
         Off-diagonal pairs of `weight` count once: give them twice the symmetric weight.
         """
-        third: Matrix = _in_chunks(_third, self, rows, (eta, weight))[0]
+        third: Matrix = kernels.in_chunks(kernels.third, self, rows, (eta, weight))[0]
         return third
 
 
@@ -336,6 +451,21 @@ def names() -> tuple[str, ...]:
     return tuple(_registry)
 
 
+def registered(name: str) -> type[Family]:
+    """The family class of a name.
+
+    Raises
+    ------
+    FamilyError
+        If the name is unknown.
+    """
+    if name not in _registry:
+        close = difflib.get_close_matches(name, _registry, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise FamilyError(f"family {name!r} is not known{hint} (known: {', '.join(_registry)})")
+    return _registry[name]
+
+
 def family(given: str | Family, links: Mapping[str, Any] | str | None = None) -> Family:
     """A family by name, with other links where they are given.
 
@@ -351,13 +481,7 @@ def family(given: str | Family, links: Mapping[str, Any] | str | None = None) ->
         If the family, a parameter or a link is unknown.
     """
     if isinstance(given, str):
-        if given not in _registry:
-            close = difflib.get_close_matches(given, _registry, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise FamilyError(
-                f"family {given!r} is not known{hint} (known: {', '.join(_registry)})"
-            )
-        cls = _registry[given]
+        cls = registered(given)
         given = cls(cls.default_parameters())
     if not isinstance(given, Family):
         raise FamilyError(f"family must be a name or a Family, got {type(given).__name__}")
@@ -369,98 +493,3 @@ def family(given: str | Family, links: Mapping[str, Any] | str | None = None) ->
 
 def _float(y: Array) -> Tensor:
     return tf.convert_to_tensor(np.asarray(y, dtype=np.float64))
-
-
-def upper_pairs(n_units: int) -> tuple[tuple[int, int], ...]:
-    """The (k, l) with k <= l, the order of a packed symmetric U x U matrix."""
-    return tuple((k, m) for k in range(n_units) for m in range(k, n_units))
-
-
-def _row_derivatives(
-    family: Family, rows: Mapping[str, Tensor], eta: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    with tf.GradientTape(persistent=True) as outer:
-        outer.watch(eta)
-        with tf.GradientTape() as inner:
-            inner.watch(eta)
-            rowwise = family.log_likelihood(rows, tf.stack(eta, axis=1))
-            total = tf.reduce_sum(rowwise)
-        gradient = inner.gradient(total, eta, unconnected_gradients="zero")
-    hessian = []
-    for k in range(len(eta)):
-        column = outer.gradient(gradient[k], eta[k:], unconnected_gradients="zero")
-        hessian += [-entry for entry in column]
-    return rowwise, gradient, hessian
-
-
-def _derivatives(
-    family: Family, rows: Mapping[str, Tensor], eta: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    rowwise, gradient, hessian = _row_derivatives(family, rows, tf.unstack(eta, axis=1))
-    return rowwise, tf.stack(gradient, axis=1), tf.stack(hessian, axis=1)
-
-
-def _third(
-    family: Family, rows: Mapping[str, Tensor], eta: Tensor, weight: Tensor
-) -> tuple[Tensor]:
-    parts = tf.unstack(eta, axis=1)
-    with tf.GradientTape() as tape:
-        tape.watch(parts)
-        _, _, hessian = _row_derivatives(family, rows, parts)
-        total = tf.reduce_sum(weight * tf.stack(hessian, axis=1))
-    return (tf.stack(tape.gradient(total, parts, unconnected_gradients="zero"), axis=1),)
-
-
-_compiling = threading.Lock()
-"""Two threads that ask for a new kernel at once would both compile it."""
-
-
-@functools.cache
-def _kernel(
-    formula: Callable[..., Any],
-    family: Family,
-    names: tuple[str, ...],
-    shapes: tuple[tuple[int, ...], ...],
-) -> Callable[..., Any]:
-    """The compiled `formula` of a family for float64 arguments of these shapes.
-
-    `names` are those of the response's columns, which follow the other arguments.
-    """
-
-    def of_columns(*arguments: Tensor) -> Any:
-        leading = len(arguments) - len(names)
-        rows = dict(zip(names, arguments[leading:], strict=True))
-        return formula(family, rows, *arguments[:leading])
-
-    specs = [tf.TensorSpec(shape, tf.float64) for shape in shapes]
-    # the concrete function skips the dispatch of tf.function, half the cost of a small chunk
-    return tf.function(of_columns, jit_compile=True).get_concrete_function(*specs)  # type: ignore[no-any-return]
-
-
-def _in_chunks(
-    formula: Callable[..., Any],
-    family: Family,
-    rows: Mapping[str, Array],
-    leading: tuple[Matrix, ...],
-) -> tuple[Any, ...]:
-    """Run a compiled row-wise formula over chunks of fixed size, padding the last with row 0."""
-    n = len(leading[0])
-    size = next((s for s in CHUNK_SIZES if n <= s), CHUNK_SIZES[-1])
-    columns = (*leading, *rows.values())
-    shapes = tuple((size, *column.shape[1:]) for column in columns)
-    with _compiling:
-        kernel = _kernel(formula, family, tuple(rows), shapes)
-    pieces = []
-    for start in range(0, n, size):
-        stop = min(start + size, n)
-        chunk = [column[start:stop] for column in columns]
-        if stop - start < size:
-            chunk = [
-                np.concatenate([c, np.broadcast_to(column[:1], (size - len(c), *c.shape[1:]))])
-                for c, column in zip(chunk, columns, strict=True)
-            ]
-        outputs = kernel(*(tf.constant(c) for c in chunk))
-        pieces.append([out.numpy()[: stop - start] for out in outputs])
-    if len(pieces) == 1:
-        return tuple(pieces[0])
-    return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))

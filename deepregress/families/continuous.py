@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from deepregress.bijectors import Tensor, link
+from deepregress.bijectors import Tensor, link, log_normal_cdf
 from deepregress.families.base import Family, Parameter, Value, register
+from deepregress.families.moments import weighted_moments
 from deepregress.linalg import Array, Vector
 
 tfd = tfp.distributions
@@ -47,6 +48,12 @@ class Normal(Family):
 
     def density(self, values: Mapping[str, Value]) -> Any:
         return tfd.Normal(values["loc"].value, values["scale"].value)
+
+    def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return log_normal_cdf(_standardised(values, y))
+
+    def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return log_normal_cdf(-_standardised(values, y))
 
     def in_support(self, y: Array) -> Array:
         return np.isfinite(y)
@@ -81,6 +88,7 @@ class Gamma(Family):
     name: ClassVar[str] = "gamma"
     about: ClassVar[str] = "gamma, variance dispersion * mean^2"
     support: ClassVar[str] = "positive finite numbers"
+    bounds: ClassVar[tuple[float, float]] = (0.0, np.inf)
     exponential: ClassVar[bool] = True
     dispersion: ClassVar[str | None] = "dispersion"
 
@@ -94,11 +102,11 @@ class Gamma(Family):
     def density(self, values: Mapping[str, Value]) -> Any:
         return tfd.Gamma(**_gamma_arguments(values))
 
-    def log_likelihood(self, rows: Mapping[str, Tensor], eta: Tensor) -> Tensor:
+    def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         # tfd.Gamma takes xlogy(concentration - 1, y), whose derivative TensorFlow sets to zero
         # where concentration is exactly 1; the distribution of log y has no such term
-        log_y = tf.math.log(rows["lower"])
-        return tfd.ExpGamma(**_gamma_arguments(self.values(eta))).log_prob(log_y) - log_y
+        log_y = tf.math.log(y)
+        return tfd.ExpGamma(**_gamma_arguments(values)).log_prob(log_y) - log_y
 
     def in_support(self, y: Array) -> Array:
         return np.isfinite(y) & (y > 0)
@@ -118,17 +126,13 @@ class Gamma(Family):
         return 2.0 * ((y - mean) / mean - np.log(y / mean))
 
 
+def _standardised(values: Mapping[str, Value], y: Tensor) -> Tensor:
+    return (y - values["loc"].value) * tf.exp(-values["scale"].log)
+
+
 def _gamma_arguments(values: Mapping[str, Value]) -> dict[str, Tensor]:
     log_concentration = -values["dispersion"].log
     return {
         "concentration": tf.exp(log_concentration),
         "log_rate": log_concentration - values["mean"].log,
     }
-
-
-def weighted_moments(y: Vector, weights: Vector) -> tuple[float, float]:
-    """Mean and (positive) variance of the response under the row weights."""
-    mean = float(np.average(y, weights=weights))
-    variance = float(np.average((y - mean) ** 2, weights=weights))
-    # a constant response has no scale: start at its magnitude, Newton takes it from there
-    return mean, variance if variance > 0 else max(mean**2, 1.0)

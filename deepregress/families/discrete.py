@@ -32,6 +32,7 @@ class Bernoulli(Family):
     name: ClassVar[str] = "bernoulli"
     about: ClassVar[str] = "binary response, probability of the second level (or of 1)"
     support: ClassVar[str] = "0 or 1 (or a factor of two levels)"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     exponential: ClassVar[bool] = True
     discrete: ClassVar[bool] = True
     takes_levels: ClassVar[bool] = True
@@ -81,6 +82,7 @@ class Poisson(Family):
     name: ClassVar[str] = "poisson"
     about: ClassVar[str] = "counts, variance equal to the mean"
     support: ClassVar[str] = "counts 0, 1, 2, ..."
+    bounds: ClassVar[tuple[float, float]] = (0.0, np.inf)
     exponential: ClassVar[bool] = True
     discrete: ClassVar[bool] = True
 
