@@ -42,36 +42,42 @@ class Checks:
         Quantile residuals.
     scores, lower, upper : Vector, (n_obs,)
         Normal scores of the ordered residuals and their pointwise bounds.
-    fitted, response : Vector, (n_obs,)
+    predictor, fitted, response : Vector, (n_obs,)
+        First linear predictor, fitted mean and response.
     binary : bool
         Whether the response is 0 or 1.
     labels : tuple of str
-        Names of fitted values and response.
+        Names of linear predictor, fitted values and response.
     """
 
     residuals: Vector
     scores: Vector
     lower: Vector
     upper: Vector
+    predictor: Vector
     fitted: Vector
     response: Vector
     binary: bool
-    labels: tuple[str, str]
+    labels: tuple[str, str, str]
 
     @classmethod
     def of(cls, family: Family, response: Response, eta: Matrix, *, seed: int) -> Checks:
         """Residuals of the training rows against what they should be."""
         y = response.lower
         lower, upper = order_band(len(y), 0.95)
+        first = family.parameters[0]
+        link = first.link.name
+        scale = first.name if link == "identity" else f"{link}({first.name})"
         return cls(
             residuals=quantile_residuals(family, y, eta, seed=seed),
             scores=normal_scores(len(y)),
             lower=lower,
             upper=upper,
+            predictor=eta[:, 0],
             fitted=family.mean(eta),
             response=y,
             binary=family.takes_levels,
-            labels=("fitted mean", response.label),
+            labels=(f"linear predictor, {scale}", "fitted mean", response.label),
         )
 
 

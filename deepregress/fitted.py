@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepregress import diagnostics, effects, grids, plotting, quantities, saved
+from deepregress import check, diagnostics, effects, grids, plotting, quantities, saved
 from deepregress.data import Frame, prediction_frame
 from deepregress.errors import PredictionError
 from deepregress.estimates import Estimates
@@ -133,6 +133,29 @@ class FittedModel(Estimates):
         _, response = self._training()
         checks = diagnostics.Checks.of(self.family, response, self._training_eta, seed=seed)
         return plotting.checks_figure(checks)
+
+    def check(self, *, subsample: int = 5000, n_rep: int = 400, seed: int = 0) -> check.ModelCheck:
+        """Check convergence, basis dimensions and residuals; prints as R's gam.check.
+
+        Parameters
+        ----------
+        subsample : int
+            Of more rows so many are drawn for the test of the basis dimensions.
+        n_rep : int
+            Shuffles of the residuals in that test.
+        seed : int
+            Of the draw, the shuffles and the randomised residuals of a discrete response.
+
+        Returns
+        -------
+        ModelCheck
+            `table` has k, edf, k_index and p_value by (parameter, term); `plot()` draws the
+            residuals.
+        """
+        trial = check.Trial(subsample, n_rep, seed)
+        return check.check_model(
+            self._fit, self.designs, *self._training(), self._training_eta, trial
+        )
 
     def predict(
         self,

@@ -313,11 +313,11 @@ def thinned(n: int) -> Array:
 
 
 def checks_figure(checks: Checks) -> Figure:
-    """QQ plot, residuals against fitted, histogram of residuals, response against fitted."""
+    """QQ plot, residuals against predictor, histogram of residuals, response against fitted."""
     figure = Figure(figsize=(9.0, 7.0), layout="constrained", dpi=120)
     pictures: tuple[tuple[str, Callable[[Axes, Checks], None]], ...] = (
         ("Quantile residuals: normal QQ", _qq),
-        ("Quantile residuals against fitted", _against_fitted),
+        ("Quantile residuals against linear predictor", _against_predictor),
         ("Quantile residuals: histogram", _residual_histogram),
         ("Calibration" if checks.binary else "Response against fitted", _response),
     )
@@ -349,12 +349,12 @@ def _ends_and_middle(n: int) -> Array:
     return np.unique(np.concatenate([np.arange(tail), n - 1 - np.arange(tail), thinned(n)]))
 
 
-def _against_fitted(ax: Axes, checks: Checks) -> None:
-    some = thinned(len(checks.fitted))
+def _against_predictor(ax: Axes, checks: Checks) -> None:
+    some = thinned(len(checks.predictor))
     ax.axhline(0.0, color=ACCENT, lw=1.0)
     for bound in (-1.96, 1.96):
         ax.axhline(bound, color="0.7", lw=0.7, ls="--")
-    x, y = checks.fitted, checks.residuals
+    x, y = checks.predictor, checks.residuals
     ax.scatter(x[some], y[some], s=8, color=INK, alpha=0.5, lw=0)
     centres, means = _binned(x, y)
     ax.plot(centres, means, color=ACCENT, lw=1.4, marker="o", ms=3, label="means of groups")
@@ -386,10 +386,10 @@ def _response(ax: Axes, checks: Checks) -> None:
         ax.plot(centres, means, "o", ms=4.5, color=INK)
         ax.set_xlim(-0.02, 1.02)
         ax.set_ylim(-0.02, 1.02)
-        _labels(ax, f"{checks.labels[0]}, groups of equal size", "share of ones")
+        _labels(ax, f"{checks.labels[1]}, groups of equal size", "share of ones")
         return
     some = thinned(len(checks.fitted))
     ax.scatter(checks.fitted[some], checks.response[some], s=8, color=INK, alpha=0.5, lw=0)
     ends = np.array([checks.fitted.min(), checks.fitted.max()])
     ax.plot(ends, ends, color=ACCENT, lw=1.0)
-    _labels(ax, *checks.labels)
+    _labels(ax, *checks.labels[1:])
