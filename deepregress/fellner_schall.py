@@ -22,7 +22,14 @@ from deepregress.errors import FitError
 from deepregress.linalg import Factor, Matrix, Vector
 from deepregress.marginal import Point, Problem
 from deepregress.solvers.base import Step
-from deepregress.solvers.newton import State, curvature, evaluate, maximise, step_towards
+from deepregress.solvers.newton import (
+    State,
+    TotalPenalty,
+    curvature,
+    evaluate,
+    maximise,
+    step_towards,
+)
 
 LAM_RANGE = 1e9
 """lam_j S_j stays within this factor of H in its block, either way: beyond it a term is its null
@@ -34,7 +41,7 @@ LARGEST_UPDATE, LARGEST_ROUND = 10.0, 100.0
 WARM_TOLERANCE, WARM_ROUNDS = 0.2, 20
 """Largest move of log lam, and number of rounds, at which the start is warm."""
 LARGEST_STEP = 4.0
-"""Of log lam and of the dispersion's predictor."""
+"""Of log lam and of the predictors of the constants."""
 LATER_PREDICTORS = 1e4
 """Factor on the first lam of predictors after the first: a wiggly scale would follow single
 residuals of a mean that is not smooth yet, where the likelihood has no upper bound."""
@@ -106,7 +113,7 @@ def _rough_fit(sample: Problem, lam: Vector, state: State) -> tuple[Vector, Stat
         later = zip(slices[u + 1 :], sample.objective.units[u + 1 :], strict=True)
         intercepts = [s.start for s, unit in later if unit.n_coef and (unit.X[:, 0] == 1.0).all()]
         waiting = np.array(intercepts, dtype=int)
-        stage = replace(sample, free=np.setdiff1d(entered, [sample.dispersion]))
+        stage = replace(sample, free=np.setdiff1d(entered, sample.held))
         for _ in range(ROUGH_ROUNDS):
             point = Point.at(stage, lam, state, tolerance=ROUGH_TOLERANCE)
             lam, state, _ = _fellner_schall_step(point)
@@ -120,7 +127,7 @@ def _rough_fit(sample: Problem, lam: Vector, state: State) -> tuple[Vector, Stat
 def _fellner_schall(
     problem: Problem, lam: Vector, state: State, trace: list[Step]
 ) -> tuple[Vector, State]:
-    """Alternate updates of lam with Newton in the coefficients and dispersion steps.
+    """Alternate updates of lam with Newton in the coefficients and steps of the constants.
 
     The updates may pass the maximum of V where H moves much with the coefficients: the best point
     is kept, and the first fall of V ends them.
@@ -151,6 +158,10 @@ def _fellner_schall_step(point: Point) -> tuple[Vector, State, float]:
         coef = state.coef.copy()
         coef[problem.dispersion] += shift
         state = evaluate(problem.objective, coef)
+    if problem.extra:
+        before = state.coef
+        state = _extra_step(problem, state, problem.total(model.lam))
+        shift = max(abs(shift), float(np.abs(state.coef - before).max()))
     # a term that is all but straight keeps drifting to infinite lam: moves up count by its edf
     moves = np.log(model.lam / lam)
     moves = np.where(moves > 0.0, moves * np.minimum(1.0, model.penalised_edf), -moves)
@@ -250,6 +261,19 @@ def dispersion_step(problem: Problem, state: State, edf: float) -> float:
     if inside <= 0:
         return float(np.sign(gradient))
     return float(np.clip(-np.log(inside) / kappa, -LARGEST_STEP, LARGEST_STEP))
+
+
+def _extra_step(problem: Problem, state: State, penalty: TotalPenalty) -> State:
+    """Newton step of the extra parameters on the likelihood in which the others follow them."""
+    c, b = np.array(problem.extra), problem.free
+    H, (_, factor) = state.at.H, curvature(problem.objective, state, penalty.S, problem.free)
+    K = H[np.ix_(c, c)] - H[np.ix_(c, b)] @ factor.solve(H[np.ix_(b, c)])
+    values, vectors = np.linalg.eigh(K)
+    slope = vectors.T @ state.at.gradient[c]
+    step = vectors @ (slope / np.maximum(np.abs(values), _TINY))
+    target = state.coef.copy()
+    target[c] += np.clip(step, -LARGEST_STEP, LARGEST_STEP)
+    return step_towards(problem.objective, state, target, penalty)[0]
 
 
 def _refuse_perfect_fit(problem: Problem, state: State, shift: float) -> None:

@@ -24,6 +24,9 @@ from deepregress.errors import FitError
 from deepregress.linalg import Factor, Matrix, Vector
 from deepregress.solvers.base import Solution
 
+LEAST_CURVATURE = 1e-8
+"""Of a constant extra parameter's predictor: a standard error of 10,000 at most."""
+
 
 @dataclass(frozen=True)
 class Inference:
@@ -53,13 +56,7 @@ class Inference:
         FitError
             If it is not positive definite: a direction of the coefficients is not identified.
         """
-        H, S, d = solution.H.copy(), solution.S, solution.dispersion
-        if d is not None:
-            # estimated with the smoothing parameters, not with the coefficients (METHODS 4)
-            own = H[d, d]
-            H[d, :] = 0.0
-            H[:, d] = 0.0
-            H[d, d] = own
+        H, S = _independent(solution), solution.S
         H = nearest_semidefinite(H, S)
         factor = Factor.of(H + S)
         if factor is None:
@@ -72,6 +69,33 @@ class Inference:
         edf = np.diagonal(F).copy()
         edf1 = 2.0 * edf - np.sum(F * F.T, axis=1)
         return cls(V, F @ V, edf, edf1)
+
+
+def _independent(solution: Solution) -> Matrix:
+    """H in which coefficients estimated with the smoothing parameters are independent of others.
+
+    A dispersion keeps its own curvature; the extra parameters get that of the likelihood in which
+    the other coefficients follow them, so that their standard errors allow for these.
+    """
+    H, S, held = solution.H.copy(), solution.S, np.array(solution.held, dtype=int)
+    c = np.array(solution.extra, dtype=int)
+    if not len(held):
+        return H
+    free = np.delete(np.arange(len(H)), held)
+    own = np.diag(np.diagonal(H)[held])
+    if len(c):
+        factor = Factor.of((H + S)[np.ix_(free, free)])
+        follow = np.zeros((len(free), len(c)))
+        if factor is not None:
+            follow = factor.solve(H[np.ix_(free, c)])
+        K = H[np.ix_(c, c)] - H[np.ix_(c, free)] @ follow
+        values, vectors = scipy.linalg.eigh((K + K.T) / 2.0)
+        # a parameter on its way to the edge has no curvature left: its error is huge, not a failure
+        own[-len(c) :, -len(c) :] = (vectors * np.maximum(values, LEAST_CURVATURE)) @ vectors.T
+    H[held, :] = 0.0
+    H[:, held] = 0.0
+    H[np.ix_(held, held)] = own
+    return H
 
 
 def nearest_semidefinite(H: Matrix, S: Matrix) -> Matrix:

@@ -2,17 +2,19 @@
 
     V(log lam, theta) = l(b) - 1/2 b' S b + 1/2 log|S|_+ - 1/2 log|H + S| + M/2 log(2 pi)
 
-b the penalised maximum at S = sum_j lam_j S_j and at a constant dispersion theta, P = H + S, M the
-dimension of the null space of S. That is REML, which integrates all coefficients out; ML integrates
-the penalised ones only: U' P U stands for P, U a basis of the range of S, and M = 0. With t_c =
-tr(P^-1 dH/db_c), by autodiff of the rows and one pass over the data,
+b the penalised maximum at S = sum_j lam_j S_j and at constant parameters theta (a dispersion, the
+family's extra parameters), P = H + S, M the dimension of the null space of S. That is REML, which
+integrates all coefficients out; ML integrates the penalised ones only: U' P U stands for P, U a
+basis of the range of S, and M = 0. With t_c = tr(P^-1 dH/db_c), by autodiff of the rows and one
+pass over the data,
 
     dV/dlog lam_j = 1/2 (d log|S|_+ / dlog lam_j - lam_j tr(P^-1 S_j) - lam_j b' S_j b)
                     - 1/2 t' db/dlog lam_j,           db/dlog lam_j = -lam_j P^-1 S_j b,
     dV/dtheta     = dl/dtheta - 1/2 t_theta - 1/2 t' db/dtheta,   db/dtheta = -P^-1 H_b,theta.
 
 The Hessian is that of the quadratic model of l, in which H moves only through the dispersion
-(H proportional to exp(-kappa theta)): exact for the normal, a good metric elsewhere.
+(H proportional to exp(-kappa theta)): exact for the normal, a good metric elsewhere. The other
+constants have the curvature of the profile likelihood, H_theta,theta + H_theta,b db/dtheta.
 
 References: Wood, Pya & Saefken (2016), doi:10.1080/01621459.2016.1180986, section 3;
 Wood (2011), doi:10.1111/j.1467-9868.2010.00749.x.
@@ -111,16 +113,18 @@ class Group:
 
 @dataclass(frozen=True)
 class Problem:
-    """An objective with its penalties placed and its constant dispersion, if any, found."""
+    """An objective with its penalties placed and its constant parameters, if any, found."""
 
     objective: Objective
     penalties: tuple[Penalty, ...]
     groups: tuple[Group, ...]
     dispersion: int | None
     free: Array
-    """Indices of the coefficients Newton moves: all but a constant dispersion."""
+    """Indices of the coefficients Newton moves: all but the constants."""
     integrated: Matrix | None = None
     """Basis of the free coefficients that V integrates out, (n_free, rank); None: all of them."""
+    extra: tuple[int, ...] = ()
+    """Constant extra parameters of the family, hyperparameters of V without a part in sp."""
 
     @classmethod
     def of(cls, objective: Objective, *, method: str = "REML") -> Problem:
@@ -130,16 +134,25 @@ class Problem:
             for unit, given in zip(objective.slices, objective.units, strict=True)
             for p in given.penalties
         )
-        dispersion = _constant_dispersion(objective)
-        every = np.arange(objective.n_coef)
-        free = every if dispersion is None else np.delete(every, dispersion)
+        dispersion = _constant_parameter(objective, objective.family.dispersion)
+        extra: tuple[int, ...] = ()
+        if any(p.estimated for p in penalties):
+            found = [_constant_parameter(objective, name) for name in objective.family.extra]
+            extra = tuple(place for place in found if place is not None)
+        held = [*([] if dispersion is None else [dispersion]), *extra]
+        free = np.delete(np.arange(objective.n_coef), held)
         groups = _groups(penalties)
         U = None if method == "REML" else _penalised_basis(groups, objective.n_coef)[free]
-        return cls(objective, penalties, groups, dispersion, free, U)
+        return cls(objective, penalties, groups, dispersion, free, U, extra)
 
     def on(self, objective: Objective) -> Problem:
         """The same problem on other rows."""
         return replace(self, objective=objective)
+
+    @property
+    def held(self) -> list[int]:
+        """The constants: a dispersion, then the extra parameters."""
+        return [*([] if self.dispersion is None else [self.dispersion]), *self.extra]
 
     @property
     def null_dim(self) -> int:
@@ -210,9 +223,8 @@ class Problem:
         return out
 
 
-def _constant_dispersion(objective: Objective) -> int | None:
-    """The coefficient of a dispersion parameter that is nothing but an intercept."""
-    name = objective.family.dispersion
+def _constant_parameter(objective: Objective, name: str | None) -> int | None:
+    """The coefficient of a parameter that is nothing but an intercept."""
     if name is None:
         return None
     u = objective.family.parameter_names.index(name)
@@ -289,7 +301,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Slope:
-    """Derivatives of V in the estimated log lam and, last, the constant dispersion's predictor.
+    """Derivatives of V in the estimated log lam and, last, the predictors of the constants.
 
     gradient (n_hyper,), Hessian of the quadratic model (n_hyper, n_hyper), and the derivatives of
     the coefficients, (n_coef, n_hyper).
@@ -303,9 +315,9 @@ class Slope:
     def at(cls, point: Point) -> Slope:
         """Differentiate V at a point; one pass over the data."""
         problem, lam, b = point.problem, point.lam, point.state.coef
-        free, d = problem.free, problem.dispersion
+        free = problem.free
         estimated = [j for j, p in enumerate(problem.penalties) if p.estimated]
-        n_hyper = len(estimated) + (d is not None)
+        n_hyper = len(estimated) + len(problem.held)
         P_inverse = problem.full(point.factor.inverse())
         V = P_inverse if problem.integrated is None else problem.full(problem.inverse(point.inner))
         t = problem.objective.logdet_gradient(b, V)
@@ -327,34 +339,28 @@ class Slope:
                 mixed = np.sum(VS[j][index_k] * VS[k][index_j].T)
                 hessian[i, h] = 0.5 * (mixed + second[j, k]) - float(Sb[j] @ moves[:, h])
             hessian[i, i] -= 0.5 * (trace + rough)
-        if d is not None:
-            moves[:, -1] = -P_inverse @ H[:, d]
-            _dispersion_slope(point, V, Sb, VS, estimated, moves, gradient, hessian)
-            gradient[-1] += -0.5 * t[d]
+        for i, c in enumerate(problem.held, start=len(estimated)):
+            moves[:, i] = -P_inverse @ H[:, c]
+            gradient[i] = point.state.at.gradient[c] - 0.5 * t[c]
+            for h, j in enumerate(estimated):
+                hessian[i, h] = hessian[h, i] = -float(Sb[j] @ moves[:, i])
+            for h, other in enumerate(problem.held[: i - len(estimated) + 1], start=len(estimated)):
+                hessian[i, h] = hessian[h, i] = -(H[c, other] + float(H[c] @ moves[:, h]))
+        if problem.dispersion is not None:
+            _dispersion_curvature(point, V, VS, estimated, hessian)
         gradient -= 0.5 * moves[free].T @ t[free]
         return cls(gradient, hessian, moves)
 
 
-def _dispersion_slope(
-    point: Point,
-    V: Matrix,
-    Sb: dict[int, Vector],
-    VS: dict[int, Matrix],
-    estimated: list[int],
-    moves: Matrix,
-    gradient: Vector,
-    hessian: Matrix,
+def _dispersion_curvature(
+    point: Point, V: Matrix, VS: dict[int, Matrix], estimated: list[int], hessian: Matrix
 ) -> None:
-    """Fill in the entries of the constant dispersion, the last hyperparameter."""
+    """Add what the curvature of V has from H moving with the dispersion, which follows log lam."""
     problem, H = point.problem, point.state.at.H
-    d, kappa = problem.dispersion, problem.kappa(point.state.coef)
-    F = V @ H  # zero rows where V is: the held coefficient takes no part
-    F[:, d] = 0.0
-    gradient[-1] = point.state.at.gradient[d]
-    hessian[-1, -1] = -(H[d, d] + H[d] @ moves[:, -1]) - 0.5 * kappa**2 * (
-        np.trace(F) - np.sum(F * F.T)
-    )
-    for i, j in enumerate(estimated):
-        p = problem.penalties[j]
-        through_H = -0.5 * kappa * np.sum(F[p.index] * VS[j].T)
-        hessian[i, -1] = hessian[-1, i] = through_H - float(Sb[j] @ moves[:, -1])
+    i, kappa = len(estimated), problem.kappa(point.state.coef)
+    F = V @ H  # zero rows where V is: held coefficients take no part
+    F[:, problem.held] = 0.0
+    hessian[i, i] -= 0.5 * kappa**2 * (np.trace(F) - np.sum(F * F.T))
+    for h, j in enumerate(estimated):
+        through_H = -0.5 * kappa * np.sum(F[problem.penalties[j].index] * VS[j].T)
+        hessian[i, h] = hessian[h, i] = hessian[i, h] + through_H

@@ -2,7 +2,7 @@
 
 1. Fellner-Schall (module `fellner_schall`) comes near.
 2. Newton on the Laplace approximate marginal likelihood V itself (module `marginal`), in log lam
-   and a constant dispersion, with the exact gradient and step halving on V. What Fellner-Schall
+   and the constant parameters, with the exact gradient and step halving on V. What Fellner-Schall
    leaves, up to 0.1 in logLik and edf, is gone then.
 3. A fixed `sp` means lam = sp / phi, a fixed `df` tr(F) of the term = df. Both are solved again for
    the new dispersion and coefficients until nothing moves.
@@ -131,10 +131,10 @@ def _refuse_dependence(unit: Unit, gram: Matrix) -> None:
 
 
 def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
-    """Maximise V over the estimated log lam and a constant dispersion."""
+    """Maximise V over the estimated log lam and the constants."""
     problem = point.problem
     estimated = np.array([p.estimated for p in problem.penalties], dtype=bool)
-    if not estimated.any() and problem.dispersion is None:
+    if not estimated.any() and not problem.held:
         return point, _status(point, 0.0)
     low, high = lam_bounds(problem, problem.full(_information(point)))
     n_lam = int(estimated.sum())
@@ -202,8 +202,7 @@ def _search(
         )
         # first-order prediction of the coefficients saves Newton steps; it is no part of the answer
         coef = point.state.coef + slope.coef @ step
-        if problem.dispersion is not None:
-            coef[problem.dispersion] = point.state.coef[problem.dispersion] + step[-1]
+        coef[problem.held] = point.state.coef[problem.held] + step[n_lam:]
         state = evaluate(problem.objective, coef)
         if not np.isfinite(state.at.value):
             coef[problem.free] = point.state.coef[problem.free]
@@ -277,6 +276,7 @@ def _solution(point: Point, status: Status, trace: tuple[Step, ...]) -> Solution
         H=_reported_information(problem, point.state),
         S=problem.S(point.lam),
         dispersion=problem.dispersion,
+        extra=problem.extra,
         status=status,
         trace=trace,
         criterion="REML" if problem.integrated is None else "ML",

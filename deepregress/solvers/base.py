@@ -66,6 +66,9 @@ class Solution:
     trace : tuple of Step
     criterion : {"REML", "ML"}
         What `reml` is.
+    extra : tuple of int
+        Indices of the family's constant extra parameters, estimated with the smoothing parameters;
+        independent of the other coefficients too.
     """
 
     coef: Vector
@@ -79,6 +82,12 @@ class Solution:
     status: Status
     trace: tuple[Step, ...] = field(default=(), repr=False)
     criterion: str = "REML"
+    extra: tuple[int, ...] = ()
+
+    @property
+    def held(self) -> list[int]:
+        """Coefficients estimated with the smoothing parameters: a dispersion, extra parameters."""
+        return [*([] if self.dispersion is None else [self.dispersion]), *self.extra]
 
 
 class StructuredSolver(Protocol):

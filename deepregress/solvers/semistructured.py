@@ -377,9 +377,9 @@ class _Fit:
 
 
 def _sandwich(solution: Solution, M: Matrix) -> Matrix:
-    """P^-1 M P^-1; a constant dispersion is estimated apart and gets zeros."""
-    P, d = solution.H + solution.S, solution.dispersion
-    free = np.arange(len(P)) if d is None else np.delete(np.arange(len(P)), d)
+    """P^-1 M P^-1; constants are estimated apart and get zeros."""
+    P = solution.H + solution.S
+    free = np.delete(np.arange(len(P)), solution.held)
     block = np.ix_(free, free)
     factor = Factor.of(P[block])
     if factor is None:
