@@ -19,7 +19,7 @@ References: Klein & Moeschberger (2003), Survival Analysis, section 3.5; Maechle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -73,10 +73,10 @@ def log_likelihood(family: Distributions, rows: Mapping[str, Tensor], eta: Tenso
         total = _censored(at, kinds)
         if "exact" in rows:
             exact = rows["exact"] > 0
-            total = tf.where(exact, at.log_density(rows["lower"], exact), total)
+            total = tf.where(exact, at.log_density([rows["lower"]], [exact])[0], total)
     if "entry" in rows or "exit" in rows:
-        a, b = rows.get("entry"), rows.get("exit")
-        total -= _log_probability(at, (a, b), every=tf.ones_like(total, dtype=tf.bool))
+        every = tf.ones_like(total, dtype=tf.bool)
+        total -= _log_probability(at, rows.get("entry"), rows.get("exit"), every)
     return total
 
 
@@ -88,82 +88,90 @@ class _Rows:
     rows: Mapping[str, Tensor]
     eta: Tensor
 
-    def log_density(self, y: Tensor, where: Tensor) -> Tensor:
-        return self.family.log_density(self._values(where), y)
+    def log_density(self, points: Sequence[Tensor], where: Sequence[Tensor]) -> list[Tensor]:
+        """log f of each row at some points, each (n_obs,)."""
+        return self._stacked(self.family.log_density, points, where)
 
-    def log_cdf(self, y: Tensor, where: Tensor, otherwise: float) -> Tensor:
-        return self._masked(self.family.log_cdf, y, where, otherwise)
+    def log_cdf(self, points: Sequence[Tensor], where: Sequence[Tensor]) -> list[Tensor]:
+        """log F at some points; -inf where it is not wanted."""
+        return self._stacked(self.family.log_cdf, points, where)
 
-    def log_survival(self, y: Tensor, where: Tensor, otherwise: float) -> Tensor:
-        return self._masked(self.family.log_survival, y, where, otherwise)
+    def log_survival(self, points: Sequence[Tensor], where: Sequence[Tensor]) -> list[Tensor]:
+        """log S at some points; -inf where it is not wanted."""
+        return self._stacked(self.family.log_survival, points, where)
 
-    def _masked(
-        self, function: Callable[..., Tensor], y: Tensor, where: Tensor, otherwise: float
-    ) -> Tensor:
-        value = function(self._values(where), y)
-        return tf.where(where, value, tf.constant(otherwise, value.dtype))
+    def _stacked(
+        self,
+        function: Callable[..., Tensor],
+        points: Sequence[Tensor],
+        where: Sequence[Tensor],
+    ) -> list[Tensor]:
+        # one call for all points: XLA compiles the function and its derivatives once
+        times = len(points)
+        mask = tf.concat(where, axis=0)
+        eta = only(tf.concat([self.eta] * times, axis=0), mask[:, None])
+        rows = {name: tf.concat([column] * times, axis=0) for name, column in self.rows.items()}
+        value = function(self.family.values(eta, rows), tf.concat(points, axis=0))
+        value = tf.where(mask, value, tf.constant(-np.inf, value.dtype))
+        return list(tf.split(value, times))
 
-    def _values(self, where: Tensor) -> Any:
-        return self.family.values(only(self.eta, where[:, None]), self.rows)
+    def mostly_below(self, a: Tensor, b: Tensor) -> Tensor:
+        """Whether F(b) > S(a): the upper tail beyond a is the smaller one. No derivatives."""
+        values = self.family.values(tf.stop_gradient(self.eta), self.rows)
+        return self.family.log_cdf(values, b) > self.family.log_survival(values, a)
 
 
 def _censored(at: _Rows, kinds: list[str]) -> Tensor:
-    """log P(lower <= Y <= upper) of the censored rows."""
+    """log P(lower <= Y <= upper) of the censored rows, 0 of the others."""
     lower, upper = at.rows["lower"], at.rows["upper"]
     # P(lower <= Y) = P(Y > lower - 1) where Y is a count
     a = tf.math.ceil(lower) - 1.0 if at.family.discrete else lower
-    every = tf.zeros_like(lower, dtype=tf.bool)
+    where = tf.zeros_like(lower, dtype=tf.bool)
     for kind in kinds:
-        every = every | (at.rows[kind] > 0)
+        where = where | (at.rows[kind] > 0)
     if kinds == ["right"]:
-        return _log_probability(at, (a, None), every=every)
+        return _log_probability(at, a, None, where)
     if kinds == ["left"]:
-        return _log_probability(at, (None, upper), every=every)
-    return _log_probability(at, (a, upper), every=every)
+        return _log_probability(at, None, upper, where)
+    return _log_probability(at, a, upper, where)
 
 
-def _log_probability(
-    at: _Rows, interval: tuple[Tensor | None, Tensor | None], *, every: Tensor
-) -> Tensor:
-    """log P(a < Y <= b) of the rows in `every`; None is an open end of all rows."""
-    a, b = interval
+def _log_probability(at: _Rows, a: Tensor | None, b: Tensor | None, where: Tensor) -> Tensor:
+    """log P(a < Y <= b) of some rows, 0 of the others; None is an open end of all rows."""
     least, most = at.family.bounds
+    none = tf.zeros_like(where)
+    below, above = none, none
+    if a is not None:
+        below = where & (a >= least if at.family.discrete else a > least)
+    if b is not None:
+        above = where & (b < most)
+    zero = tf.zeros_like(at.eta[:, 0])
     if b is None:
-        return at.log_survival(a, every & _above(a, least, at.family), 0.0)
+        return tf.where(below, at.log_survival([a], [below])[0], zero)
     if a is None:
-        return at.log_cdf(b, every & (b < most), 0.0)
-    below, above = every & _above(a, least, at.family), every & (b < most)
-    log_survival = at.log_survival(a, below, 0.0)
-    log_cdf = at.log_cdf(b, above, 0.0)
+        return tf.where(above, at.log_cdf([b], [above])[0], zero)
     both = below & above
-    upper_tail = both & (log_cdf > log_survival)
+    upper_tail = both & at.mostly_below(a, b)
     lower_tail = both & ~upper_tail
-    further = at.log_survival(b, upper_tail, -np.inf)
-    nearer = at.log_cdf(a, lower_tail, -np.inf)
-    larger = tf.where(above & ~upper_tail, log_cdf, log_survival)
-    smaller = tf.where(upper_tail, further, nearer)
-    short = both & (smaller - larger > SHORT)
+    by_cdf, by_survival = above & ~upper_tail, below & ~lower_tail
+    F_b, F_a = at.log_cdf([b, a], [by_cdf, lower_tail])
+    S_a, S_b = at.log_survival([a, b], [by_survival, upper_tail])
+    larger = tf.where(by_cdf, F_b, tf.where(by_survival, S_a, zero))
+    smaller = tf.where(by_cdf, F_a, S_b)
     if at.family.discrete:
         return larger + log1mexp(smaller - larger)
-    difference = larger + log1mexp(
-        tf.where(short, tf.constant(SHORT, larger.dtype), smaller - larger)
-    )
-    return tf.where(short, _quadrature(at, a, b, short), difference)
-
-
-def _above(a: Tensor, least: float, family: Distributions) -> Tensor:
-    return a >= least if family.discrete else a > least
+    short = both & (smaller - larger > SHORT)
+    gap = tf.where(short, tf.constant(SHORT, larger.dtype), smaller - larger)
+    return tf.where(short, _quadrature(at, a, b, short), larger + log1mexp(gap))
 
 
 def _quadrature(at: _Rows, a: Tensor, b: Tensor, where: Tensor) -> Tensor:
     """log of the integral of f over short (a, b], by Gauss and Legendre's rule."""
     a, b = tf.where(where, a, tf.zeros_like(a)), tf.where(where, b, tf.ones_like(b))
     half, middle = 0.5 * (b - a), 0.5 * (a + b)
-    terms = [
-        at.log_density(middle + node * half, where) + float(np.log(weight))
-        for node, weight in zip(NODES, NODE_WEIGHTS, strict=True)
-    ]
-    return tf.reduce_logsumexp(tf.stack(terms), axis=0) + tf.math.log(half)
+    points = [middle + node * half for node in NODES]
+    terms = tf.stack(at.log_density(points, [where] * len(NODES)), axis=1)
+    return tf.reduce_logsumexp(terms + np.log(NODE_WEIGHTS), axis=1) + tf.math.log(half)
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
