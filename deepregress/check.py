@@ -26,13 +26,13 @@ from deepregress.design import Design
 from deepregress.diagnostics import Checks, residuals
 from deepregress.errors import PredictionError
 from deepregress.families.base import Family
+from deepregress.goodness import Fit
 from deepregress.linalg import Matrix, Vector, one_blas_thread
 from deepregress.marginal import Point, Problem, Slope
 from deepregress.plotting import checks_figure
 from deepregress.printing import LEGEND, printed
 from deepregress.solvers.base import Solution
 from deepregress.solvers.newton import evaluate
-from deepregress.summary import Fit
 
 SINGULAR = float(np.finfo(float).eps)
 """Eigenvalues of P, scaled to a unit diagonal, below this share of the largest count as zero."""

@@ -4,7 +4,7 @@
                               residual degrees of freedom where a constant dispersion is estimated
     smooth terms              edf, Ref.df, Chi.sq or F and p-value of module `significance`
     deep terms                multiplier, sd of the effect, cross-fitted score difference
-    deviance explained        1 - D / D0,  D = sum_i w_i d(y_i, mean_i) / phi_i, D0 with one mean
+    below them                deviance explained, adjusted R^2 (module `goodness`), -REML, scale, n
 
 A constant dispersion is not tested: R prints it as "Scale est.".
 """
@@ -21,146 +21,11 @@ import pandas as pd
 import scipy.optimize
 import scipy.stats
 
-from deepregress.data import Frame, Response
-from deepregress.families.base import Family
-from deepregress.inference import Inference
-from deepregress.linalg import Matrix, Vector
-from deepregress.prediction import Deep, Predictor, Predictors, chunks, dispersions
+from deepregress.goodness import Fit, Goodness
+from deepregress.prediction import Deep
+from deepregress.printing import LEGEND, printed, short
 from deepregress.significance import wald_test
-from deepregress.solvers.base import Solution
 from deepregress.term_tests import term_test
-
-DIGITS = 4
-"""Significant digits of the smallest number of a column, as in R."""
-SMALLEST_P = 2e-16
-STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"), (0.1, "."))
-LEGEND = "Signif. codes:  0 '***' 0.001 '**' 0.01 '*' 0.05 '.' 0.1 ' ' 1"
-
-
-@dataclass(frozen=True, eq=False)
-class Goodness:
-    """How well the model fits the training rows.
-
-    Parameters
-    ----------
-    n_obs : int
-    weight : float
-        Sum of the rows' weights.
-    deviance_explained : float
-    r_squared : float or None
-        Adjusted R^2, of a normal response with constant scale.
-    effect_sd : dict
-        (parameter, label) of a deep term -> sd of its effect over the rows.
-    """
-
-    n_obs: int
-    weight: float
-    deviance_explained: float
-    r_squared: float | None
-    effect_sd: dict[tuple[str, str], float]
-
-    @classmethod
-    def of(cls, model: Fit, frame: Frame, response: Response, eta: Matrix) -> Goodness:
-        """Compare the fitted means with the constant that fits best."""
-        family, y, w = model.predictors.family, response.lower, response.weights
-        mean = family.mean(eta)
-        constant = model.solution.dispersion is not None
-        phi = np.ones(len(y)) if constant else dispersions(family, eta)
-        deviance = float(np.sum(w * family.unit_deviance(y, mean) / phi))
-        offset = np.zeros(len(y))
-        for block in model.predictors.units[0].design.offsets:
-            offset += block.evaluate(frame)
-        null = float(
-            np.sum(w * family.unit_deviance(y, _null_mean(family, response, offset)) / phi)
-        )
-        r_squared = None
-        if family.name == "normal" and model.solution.dispersion is not None:
-            spread = float(np.sum(w * (y - np.average(y, weights=w)) ** 2))
-            unexplained = deviance * (w.sum() - 1.0) / model.residual_df(float(w.sum()))
-            r_squared = 1.0 - unexplained / spread if spread > 0 else None
-        explained = 1.0 - deviance / null if null > 0 else 0.0
-        return cls(
-            response.n_obs,
-            float(w.sum()),
-            explained,
-            r_squared,
-            _effect_sd(model.predictors, frame),
-        )
-
-
-def _effect_sd(predictors: Predictors, frame: Frame) -> dict[tuple[str, str], float]:
-    found = {}
-    for unit in predictors.units:
-        for label in unit.effects:
-            others = frozenset(unit.labels) - {label}
-            parts = [
-                unit.rows(part, others).effects.get(label, np.zeros(part.n_obs))
-                for _, part in chunks(frame)
-            ]
-            found[unit.parameter, label] = float(np.concatenate(parts).std())
-    return found
-
-
-def _null_mean(family: Family, response: Response, offset: Vector) -> Vector:
-    """Means of the model with an intercept and the offset of the first predictor; (n_obs,)."""
-    y, w = response.lower, response.weights
-    if not np.ptp(offset):
-        return np.full(len(y), np.average(y, weights=w))
-    eta = np.tile(family.start(response), (len(y), 1))
-
-    def mean(shift: float) -> Vector:
-        moved = eta.copy()
-        moved[:, 0] += offset + shift
-        return family.mean(moved)
-
-    def deviance(shift: float) -> float:
-        return float(np.sum(w * family.unit_deviance(y, mean(shift))))
-
-    centre = -float(np.average(offset, weights=w))
-    found = scipy.optimize.minimize_scalar(deviance, bracket=(centre - 1.0, centre + 1.0))
-    return mean(float(found.x))
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """What the tables are made of."""
-
-    predictors: Predictors
-    solution: Solution
-    inference: Inference
-
-    @property
-    def edf_total(self) -> float:
-        """Effective degrees of freedom of all coefficients; a constant dispersion counts one."""
-        return float(self.inference.edf.sum())
-
-    @property
-    def aic(self) -> float:
-        """-2 loglik + 2 edf_total."""
-        return -2.0 * self.solution.loglik + 2.0 * self.edf_total
-
-    @property
-    def scale(self) -> float | None:
-        """Constant dispersion phi, as R prints it."""
-        family, d = self.predictors.family, self.solution.dispersion
-        if d is None or family.dispersion is None:
-            return None
-        eta = np.float64(self.solution.coef[d])
-        return family.dispersion_of(float(family.parameter(family.dispersion).link.inverse(eta)))
-
-    def residual_df(self, weight: float) -> float:
-        """Sum of weights minus effective degrees of freedom, a constant dispersion not counted."""
-        edf = self.inference.edf
-        d = self.solution.dispersion
-        return weight - float(edf.sum()) + (0.0 if d is None else float(edf[d]))
-
-    def test_df(self, weight: float) -> float | None:
-        """Residual degrees of freedom where tests are t and F."""
-        return None if self.solution.dispersion is None else self.residual_df(weight)
-
-    def tested(self, unit: Predictor) -> bool:
-        """Whether a predictor is tested: not where it is a constant dispersion or fixed."""
-        return self.solution.dispersion not in unit.index and bool(unit.index)
 
 
 def parametric_table(model: Fit, weight: float) -> pd.DataFrame:
@@ -357,7 +222,7 @@ class Summary:
             ("Deep terms", self.deep),
         ):
             if len(table):
-                shown = _named(table, self.test_names).to_html(float_format=_short, border=0)
+                shown = _named(table, self.test_names).to_html(float_format=short, border=0)
                 parts.append(f"<b>{title}</b>{shown}")
         return "".join([*parts, f"<pre>{html.escape(chr(10).join(self._foot()))}</pre>"])
 
@@ -379,16 +244,16 @@ class Summary:
         if len(coefficients):
             lines += ["Parametric coefficients:"]
             header = ["Estimate", "Std. Error", f"{z} value", f"Pr(>|{z}|)"]
-            lines += [*_printed(coefficients, header, joint=2), ""]
+            lines += [*printed(coefficients, header, joint=2), ""]
         smooths = _rows_of(self.smooth, parameter)
         if len(smooths):
             lines += ["Approximate significance of smooth terms:"]
-            lines += [*_printed(smooths, ["edf", "Ref.df", chi, "p-value"], joint=2), ""]
+            lines += [*printed(smooths, ["edf", "Ref.df", chi, "p-value"], joint=2), ""]
         deep = _rows_of(self.deep, parameter)
         if len(deep):
             lines += ["Deep terms (scores on rows that the networks were not trained on):"]
             header = ["Multiplier", "SD of effect", "Log score gain", "Std. Error"]
-            lines += [*_printed(deep, header, joint=0), ""]
+            lines += [*printed(deep, header, joint=0), ""]
         return [f"--- {parameter} ---", *lines] if lines and len(self.formulas) > 1 else lines
 
     def _foot(self) -> list[str]:
@@ -402,13 +267,16 @@ class Summary:
                 f"(se {s.score[1]:.2g})",
                 "Standard errors are given the networks; for the population see cov_population",
             ]
-        explained = f"Deviance explained = {100 * round(fit.deviance_explained, 9):.3g}%"
+        explained = []
         if fit.r_squared is not None:
-            explained = f"R-sq.(adj) = {round(fit.r_squared, 9):.3g}   {explained}"
+            explained = [f"R-sq.(adj) = {round(fit.r_squared, 9):.3g}"]
+        if fit.deviance_explained is not None:
+            share = 100 * round(fit.deviance_explained, 9)
+            explained += [f"Deviance explained = {share:.3g}%"]
         scale = "" if s.scale is None else f"  Scale est. = {s.scale:.5g}"
         return [
             *lines,
-            explained,
+            *(["   ".join(explained)] if explained else []),
             f"-{s.criterion} = {s.reml:.5g}{scale}  n = {fit.n_obs}",
             f"logLik = {s.loglik:.6g} (edf = {s.edf_total:.4g})  AIC = {s.aic:.6g}",
         ]
@@ -423,48 +291,3 @@ def _rows_of(table: pd.DataFrame, parameter: str) -> pd.DataFrame:
 def _named(table: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:
     statistic = names[0] if "std_error" in table else names[1]
     return table.rename(columns={"statistic": statistic})
-
-
-def _printed(table: pd.DataFrame, header: Sequence[str], *, joint: int) -> list[str]:
-    """Lines of a table; the first `joint` columns share their decimals, p-values get stars."""
-    columns: list[list[str]] = []
-    values = [table[name].to_numpy(dtype=float) for name in table]
-    shared = np.concatenate(values[:joint]) if joint else None
-    for name, column in zip(table, values, strict=True):
-        if name == "p_value":
-            columns.append([_p_value(p) for p in column])
-        elif name in ("edf", "ref_df", "statistic"):
-            columns.append([f"{value:.3f}" for value in column])
-        else:
-            places = _decimals(column if shared is None else shared)
-            columns.append([f"{value:.{places}f}" for value in column])
-    stars = [_stars(p) for p in table["p_value"]] if "p_value" in table else [""] * len(table)
-    labels = [str(label) for label in table.index]
-    left = max(len(label) for label in labels)
-    widths = [max(len(h), *map(len, c)) for h, c in zip(header, columns, strict=True)]
-    top = " " * left + "".join(f"  {h:>{w}}" for h, w in zip(header, widths, strict=True))
-    lines = [top]
-    for i, label in enumerate(labels):
-        cells = "".join(f"  {c[i]:>{w}}" for c, w in zip(columns, widths, strict=True))
-        lines.append(f"{label:<{left}}{cells} {stars[i]}".rstrip())
-    return lines
-
-
-def _decimals(values: Vector) -> int:
-    """Decimals at which the smallest number keeps DIGITS significant digits, 6 at most."""
-    sizes = np.abs(values[np.isfinite(values) & (values != 0)])
-    if not len(sizes):
-        return 1
-    return int(np.clip(DIGITS - 1 - np.floor(np.log10(sizes.min())), 0, 6))
-
-
-def _p_value(p: float) -> str:
-    return "<2e-16" if p < SMALLEST_P else f"{p:.3g}"
-
-
-def _stars(p: float) -> str:
-    return next((stars for bound, stars in STARS if p < bound), "")
-
-
-def _short(value: float) -> str:
-    return f"{value:.4g}"

@@ -38,7 +38,7 @@ CHECKED = {
     "one": ("y ~ s(x, k=6)", "normal"),
     "two": ("y ~ s(x, z, k=12) + s(w, k=4)", "normal"),
     "by": ("y ~ g + s(x, by=g, k=4) + s(g, z, bs='re')", "normal"),
-    "fs": ("y ~ s(x, g, bs='fs', k=4)", "normal"),
+    "fs": ("y ~ s(x, g, bs='fs', k=4, m=1)", "normal"),
     "poisson": ("count ~ s(x, k=5) + s(z, k=5)", "poisson"),
     "location_scale": ({"loc": "y ~ s(x, k=6)", "scale": "~ s(z, k=5)"}, "normal"),
 }
@@ -139,3 +139,58 @@ def test_a_check_is_drawn() -> None:
     assert titles[1] == "Quantile residuals against linear predictor"
     drawn = np.asarray(figure.axes[1].collections[0].get_offsets())
     assert drawn[:, 0] == pytest.approx(model.predict(which="linear")["loc"].to_numpy())
+
+
+SUMMARISED = {
+    "normal": ("y ~ o + w + s(x) + s(z)", "terms", "normal"),
+    "gamma": ("Volume ~ s(Height) + s(Girth)", "trees", "gamma"),
+    "poisson": ("count ~ w + s(x) + s(g, bs='re')", "terms", "poisson"),
+    "bernoulli": ("low ~ s(age) + s(lwt) + smoke + race", "birthwt", "bernoulli"),
+    "location_scale": ({"loc": "y ~ o + s(x)", "scale": "~ s(z)"}, "terms", "normal"),
+    "gamma_scale": ({"mean": "pos ~ s(x)", "dispersion": "~ s(z)"}, "terms", "gamma"),
+    "no_smooth": ("y ~ o + w", "terms", "normal"),
+    "linear_poisson": ("count ~ w + o", "terms", "poisson"),
+}
+
+
+@functools.cache
+def table(name: str) -> pd.DataFrame:
+    if name == "terms":
+        return terms()
+    data = pd.read_csv(REFERENCE / f"{name}.csv")
+    if "race" in data:
+        data["race"] = pd.Categorical(data["race"], categories=["white", "black", "other"])
+    return data
+
+
+@pytest.mark.parametrize("name", list(SUMMARISED))
+def test_every_number_of_the_summary_is_that_of_summary_gam(name: str) -> None:
+    formula, data, family = SUMMARISED[name]
+    summary = fit(formula, table(data), family).summary()
+    expected = R["summaries"][name]
+    # R's scale of a Gamma model is Pearson's, in its standard errors too; ours that of the REML
+    ours = summary.statistics.scale or 1.0
+    ratio = ours / expected["scale"] if name == "gamma" else 1.0
+    wanted = np.array([list(row.values())[:4] for row in expected["parametric"]])
+    got = summary.parametric.to_numpy()
+    assert got[:, 0] == pytest.approx(wanted[:, 0], abs=2e-4)
+    assert got[:, 1] == pytest.approx(wanted[:, 1] * np.sqrt(ratio), rel=1e-3)
+    assert got[:, 2] == pytest.approx(wanted[:, 2] / np.sqrt(ratio), rel=1e-3, abs=1e-3)
+    if ratio == 1.0:
+        assert got[:, 3] == pytest.approx(wanted[:, 3], rel=1e-2, abs=1e-5)
+    smooth = np.array([list(row.values())[:4] for row in expected["smooth"]]).reshape(-1, 4)
+    got = summary.smooth.to_numpy()
+    assert got[:, :2] == pytest.approx(smooth[:, :2], abs=2e-3)
+    assert got[:, 2] == pytest.approx(smooth[:, 2] / ratio, rel=1e-3, abs=1e-3)
+    if ratio == 1.0:
+        assert got[:, 3] == pytest.approx(smooth[:, 3], rel=1e-2, abs=1e-4)
+    statistics = summary.statistics
+    assert statistics.goodness.deviance_explained == pytest.approx(expected["dev_expl"], abs=1e-5)
+    r_sq = expected["r_sq"] or None  # R has none for several predictors
+    assert statistics.goodness.r_squared == (
+        None if r_sq is None else pytest.approx(r_sq, abs=1e-5)
+    )
+    assert statistics.reml == pytest.approx(expected["score"], abs=1e-4)
+    if summary.statistics.scale is not None:
+        assert ours == pytest.approx(expected["reml_scale"], rel=1e-4)
+    assert statistics.goodness.n_obs == expected["n"]

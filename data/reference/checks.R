@@ -24,7 +24,7 @@ told <- function(b) {
   s <- summary(b)
   list(formula = as.character(b$formula), parametric = as.data.frame(s$p.table),
        terms = rownames(s$p.table), smooth = as.data.frame(s$s.table), smooths = rownames(s$s.table),
-       r_sq = s$r.sq, dev_expl = s$dev.expl, score = s$sp.criterion, scale = s$scale, n = s$n,
+       r_sq = s$r.sq, dev_expl = s$dev.expl, score = s$sp.criterion, scale = s$scale, reml_scale = b$reml.scale, n = s$n,
        gradient = b$outer.info$grad, hessian = b$outer.info$hess)
 }
 set.seed(1)
@@ -32,7 +32,7 @@ checked <- list(
   one = gam(y ~ s(x, k = 6), data = d, method = "REML", control = ctrl),
   two = gam(y ~ s(x, z, k = 12) + s(w, k = 4), data = d, method = "REML", control = ctrl),
   by = gam(y ~ g + s(x, by = g, k = 4) + s(g, z, bs = "re"), data = d, method = "REML", control = ctrl),
-  fs = gam(y ~ s(x, g, bs = "fs", k = 4), data = d, method = "REML", control = ctrl),
+  fs = gam(y ~ s(x, g, bs = "fs", k = 4, m = 1), data = d, method = "REML", control = ctrl),
   poisson = gam(count ~ s(x, k = 5) + s(z, k = 5), data = d, family = poisson, method = "REML", control = ctrl),
   location_scale = gam(list(y ~ s(x, k = 6), ~ s(z, k = 5)), data = d, family = gaulss(b = 0),
                        method = "REML", control = ctrl)
