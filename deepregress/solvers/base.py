@@ -15,6 +15,7 @@ import numpy as np
 
 from deepregress.architecture import Architecture
 from deepregress.errors import FitError
+from deepregress.gating import Selected
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Objective
 from deepregress.predictor import DeepEffect, Members
@@ -69,6 +70,8 @@ class Solution:
     extra : tuple of int
         Indices of the family's constant extra parameters, estimated with the smoothing parameters;
         independent of the other coefficients too.
+    selected : Selected or None
+        What sparse terms came to; covariances and degrees of freedom are given that.
     """
 
     coef: Vector
@@ -83,6 +86,7 @@ class Solution:
     trace: tuple[Step, ...] = field(default=(), repr=False)
     criterion: str = "REML"
     extra: tuple[int, ...] = ()
+    selected: Selected | None = None
 
     @property
     def held(self) -> list[int]:

@@ -24,6 +24,7 @@ import pandas as pd
 from deepregress.data import Frame
 from deepregress.errors import DataError, PredictionError, listing, suggestion
 from deepregress.formula import Call, Code
+from deepregress.gating import Sparsity
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.penalty import Quadratic
 
@@ -81,7 +82,7 @@ class ColumnBlock:
     label : str
         "linear" or mgcv's label, such as "s(age)" or "s(x):gb".
     kind : str
-        "parametric" or "smooth".
+        "parametric", "smooth" or "sparse".
     names : tuple of str
         Names of the coefficients.
     variables : tuple of str
@@ -96,6 +97,8 @@ class ColumnBlock:
         For the linear part: term label -> the columns of the table that it reads.
     term : str
         Label of the term that the block is a part of: "s(x):g" for "s(x):gb".
+    sparsity : Sparsity or None
+        The sparse penalty on its coefficients.
     """
 
     label: str
@@ -107,6 +110,7 @@ class ColumnBlock:
     terms: dict[str, slice] = field(default_factory=dict)
     term_variables: dict[str, tuple[str, ...]] = field(default_factory=dict)
     term: str = ""
+    sparsity: Sparsity | None = None
 
     @property
     def n_coef(self) -> int:

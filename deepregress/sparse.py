@@ -1,0 +1,323 @@
+"""A model with sparse terms: its coordinates, its parts, and what remains of it (METHODS 6).
+
+    minimise  -l(b) + 1/2 sum_j lam_j b' S_j b + (N / phi) sum_t lam_t penalty_t(c),   b = T c
+
+    penalty_t(c) = sum_g alpha (1 - l1) sqrt(p_g) |c_g|^(2/D) + alpha l1 |c_g|_1
+                         + (1 - alpha) / 2 |c_g|^2
+
+N is the sum of the weights, phi the constant dispersion where one is estimated, else 1: lam_t is
+glmnet's, also of its "gaussian", where phi does not move the coefficients (as with mgcv's sp).
+Columns are standardised here, over the rows of the fit, so that weight 2 is the row twice.
+
+`restricted` makes the objective on the coefficients that are not zero, with the gates' quadratic
+penalties in the place of the sparse ones: an ordinary structured model.
+
+References: Friedman, Hastie & Tibshirani (2010), doi:10.18637/jss.v033.i01; Yuan & Lin (2006),
+doi:10.1111/j.1467-9868.2005.00532.x; Simon et al. (2013), doi:10.1080/10618600.2012.681250.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse
+
+from deepregress.design import Design
+from deepregress.gating import GroupPenalty, Sparsity, smallest_strength, standardising
+from deepregress.linalg import Array, Matrix, Vector, one_blas_thread
+from deepregress.marginal import Problem
+from deepregress.objective import Objective, Unit
+from deepregress.penalty import PlacedPenalty
+from deepregress.smoothing import select
+from deepregress.solvers.sparse import Coordinates, Penalised, State, evaluate
+
+LEAST_ALPHA = 1e-3
+"""Share of norms that stands for none where the largest lam of interest is asked for, as in R's
+glmnet."""
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A sparse block: its predictor, its first column there, its size and what is asked of it."""
+
+    unit: int
+    parameter: str
+    start: int
+    n_coef: int
+    sparsity: Sparsity
+
+
+def placed(designs: Mapping[str, Design]) -> tuple[Placed, ...]:
+    """The sparse blocks of all predictors, in their order."""
+    found = []
+    for unit, (name, design) in enumerate(designs.items()):
+        start = 0
+        for block in design.columns:
+            if block.sparsity is not None:
+                found.append(Placed(unit, name, start, block.n_coef, block.sparsity))
+            start += block.n_coef
+    return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """The sparse terms of a model on its rows.
+
+    Parameters
+    ----------
+    coordinates : Coordinates
+    blocks : tuple of slice
+        Coefficients of each sparse block in the joint vector.
+    term : Array of int, (n_groups,)
+        Term that each group belongs to.
+    weight, alpha, l1 : Vector, (n_groups,)
+        sqrt(p_g), and the shares in the penalty.
+    depth : Array of int, (n_groups,)
+    given : tuple of Sparsity
+        What each term asks.
+    parameters : tuple of str
+        Parameter of each term.
+    """
+
+    coordinates: Coordinates
+    blocks: tuple[slice, ...]
+    term: Array
+    weight: Vector
+    alpha: Vector
+    l1: Vector
+    depth: Array
+    given: tuple[Sparsity, ...]
+    parameters: tuple[str, ...]
+
+    @classmethod
+    def of(cls, objective: Objective, found: Sequence[Placed]) -> Terms:
+        """Standardise the columns of the sparse blocks over the rows."""
+        firsts = [objective.slices[block.unit].start + block.start for block in found]
+        keys = list(dict.fromkeys((block.parameter, block.sparsity.term) for block in found))
+        parts, index, asked, term = [], [], [], []
+        for block, first in zip(found, firsts, strict=True):
+            own = np.array(block.sparsity.groups)
+            for g in dict.fromkeys(block.sparsity.groups):
+                members = np.flatnonzero(own == g)
+                X = objective.units[block.unit].X[:, block.start + members]
+                entire = block.sparsity.whole[members[0]]
+                parts.append(standardising(X, objective.response.weights, entire=entire))
+                index.append(first + members)
+                asked.append(block.sparsity)
+                term.append(keys.index((block.parameter, block.sparsity.term)))
+        sizes = np.array([len(members) for members in index])
+        given = {(block.parameter, block.sparsity.term): block.sparsity for block in found}
+        return cls(
+            coordinates=Coordinates(
+                np.concatenate(index),
+                np.repeat(np.arange(len(index)), sizes),
+                scipy.sparse.csr_array(scipy.sparse.block_diag([T for T, _ in parts])),
+                scipy.sparse.csr_array(scipy.sparse.block_diag([R for _, R in parts])),
+            ),
+            blocks=tuple(
+                slice(first, first + block.n_coef)
+                for block, first in zip(found, firsts, strict=True)
+            ),
+            term=np.array(term),
+            weight=np.sqrt(sizes),
+            alpha=np.array([each.alpha for each in asked]),
+            l1=np.array([each.l1 for each in asked]),
+            depth=np.array([each.depth for each in asked]),
+            given=tuple(given[key] for key in keys),
+            parameters=tuple(parameter for parameter, _ in keys),
+        )
+
+    def penalty(self, lam: Vector, scale: float) -> tuple[GroupPenalty, Vector]:
+        """Norms, and the ridge of each coefficient (n_sparse,), at lam (n_terms,) times `scale`."""
+        factor = scale * lam[self.term]
+        norms = GroupPenalty(
+            self.coordinates.group,
+            factor * self.alpha * (1.0 - self.l1) * self.weight,
+            factor * self.alpha * self.l1,
+            self.depth,
+        )
+        return norms, (factor * (1.0 - self.alpha))[self.coordinates.group]
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Coefficients b (n_coef,), lam (n_penalties,) of the quadratic penalties, dispersion phi."""
+
+    b: Vector
+    lam: Vector
+    phi: float
+
+
+@dataclass(frozen=True, eq=False)
+class SparseModel:
+    """An objective with sparse terms, and its fit without their effects.
+
+    Parameters
+    ----------
+    objective : Objective
+    terms : Terms
+    plain : Array of int
+        Coefficients without a sparse penalty.
+    free : Array of int
+        Those of them that move with the sparse ones: all but the constants.
+    null : Setting
+        Where all sparse effects are zero.
+    method : {"REML", "ML"}
+    """
+
+    objective: Objective
+    terms: Terms
+    plain: Array
+    free: Array
+    null: Setting
+    method: str
+
+    @classmethod
+    def of(
+        cls, objective: Objective, found: Sequence[Placed], *, method: str = "REML"
+    ) -> SparseModel:
+        """Standardise the columns and fit the model without sparse effects."""
+        with one_blas_thread():
+            terms = Terms.of(objective, found)
+            plain = np.setdiff1d(np.arange(objective.n_coef), terms.coordinates.index)
+            rest = restricted(objective, plain)
+            fitted = select(rest.objective, method=method)
+        problem = Problem.of(rest.objective, method=method)
+        b = np.zeros(objective.n_coef)
+        b[plain] = fitted.coef
+        phi = problem.phi(fitted.coef)
+        lam = _first_lam(objective, b, phi)
+        lam[rest.penalties] = fitted.lam
+        null = Setting(b, lam, phi)
+        return cls(objective, terms, plain, plain[problem.free], null, method)
+
+    @property
+    def weight(self) -> float:
+        """Sum of the rows' weights N."""
+        return float(self.objective.response.weights.sum())
+
+    def penalised(self, lam: Vector, at: Setting) -> Penalised:
+        """The objective at sparse lam (n_terms,) with the smoothing parameters of a setting."""
+        norms, ridge = self.terms.penalty(lam, self.weight / at.phi)
+        S = total_penalty(self.objective, at.lam)
+        return Penalised(self.objective, self.terms.coordinates, norms, ridge, S, self.free)
+
+    def largest(self) -> Vector:
+        """The lam of each group above which it is zero while all others are, (n_groups,)."""
+        one = np.ones(len(self.terms.given))
+        state = evaluate(self.penalised(one, self.null), self.null.b)
+        terms = replace(self.terms, alpha=np.maximum(self.terms.alpha, LEAST_ALPHA))
+        norms, _ = terms.penalty(one, self.weight / self.null.phi)
+        return smallest_strength(norms, state.sparse_gradient)
+
+    def active(self, c: Vector) -> Array:
+        """Coefficients that have no sparse penalty or are not zero, ascending."""
+        return np.sort(np.concatenate([self.plain, self.terms.coordinates.index[c != 0]]))
+
+
+def _first_lam(objective: Objective, b: Vector, phi: float) -> Vector:
+    """Smoothing parameters where none is known: penalty and information of one size."""
+    W = objective.row_derivatives(objective.eta(b))[2] * objective.response.weights[:, None]
+    lam, first = [], 0
+    n_units = len(objective.units)
+    for u, unit in enumerate(objective.units):
+        for p in unit.penalties:
+            information = float(
+                np.maximum(W[:, first], 0.0) @ (unit.X[:, p.index] ** 2).sum(axis=1)
+            )
+            lam.append(information / np.trace(p.S) if p.sp is None else p.sp / phi)
+        first += n_units - u
+    return np.array(lam)
+
+
+def total_penalty(objective: Objective, lam: Vector) -> scipy.sparse.csr_array:
+    """sum_j lam_j S_j over the joint coefficient vector."""
+    rows, columns, values, number = [], [], [], 0
+    for unit, index in zip(objective.units, objective.slices, strict=True):
+        for p in unit.penalties:
+            i, j = np.nonzero(p.S)
+            rows.append(index.start + p.index.start + i)
+            columns.append(index.start + p.index.start + j)
+            values.append(lam[number] * p.S[i, j])
+            number += 1
+    shape = (objective.n_coef, objective.n_coef)
+    if not number:
+        return scipy.sparse.csr_array(shape)
+    places = (np.concatenate(rows), np.concatenate(columns))
+    return scipy.sparse.csr_array(scipy.sparse.coo_array((np.concatenate(values), places), shape))
+
+
+# -- what remains when the zeros are left out ------------------------------------------------------
+
+Gates = tuple[Array, Matrix]
+"""Coefficients of one block that are not zero, and a quadratic penalty on them, in units of sp."""
+
+
+def gate_penalties(
+    model: SparseModel, lam: Vector, state: State, *, second: bool = False
+) -> list[Gates]:
+    """What the sparse penalties are while the gates are held; or their second derivatives."""
+    at = model.terms.coordinates
+    norms, ridge = model.terms.penalty(lam, model.weight)
+    on = np.flatnonzero(state.c)
+    weights = norms.curvature(state.c, on) if second else np.diag(norms.weights(state.c)[on])
+    R = at.R[on][:, on].toarray()
+    G, index = R.T @ (weights + np.diag(ridge[on])) @ R, at.index[on]
+    found = []
+    for block in model.terms.blocks:
+        own = np.flatnonzero((index >= block.start) & (index < block.stop))
+        own = own[np.argsort(index[own])]
+        if len(own):
+            found.append((index[own], G[np.ix_(own, own)]))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Restricted:
+    """The objective on some coefficients of the joint vector (`columns`, ascending).
+
+    `penalties`: the number of each of its quadratic penalties in the whole model, -1 for gates.
+    """
+
+    objective: Objective
+    columns: Array
+    penalties: Array
+
+
+def restricted(
+    objective: Objective, columns: Array, gates: Sequence[Gates] = (), *, sp: Vector | None = None
+) -> Restricted:
+    """The objective on `columns` (ascending), with the gates' penalties beside its own.
+
+    Parameters
+    ----------
+    objective : Objective
+    columns : Array of int, (m,)
+    gates : sequence of Gates
+    sp : Vector, (n_penalties,), optional
+        Holds the smoothing parameters at these values.
+    """
+    units, numbers, number = [], [], 0
+    for unit, index in zip(objective.units, objective.slices, strict=True):
+        local = columns[(columns >= index.start) & (columns < index.stop)] - index.start
+        penalties = []
+        for p in unit.penalties:
+            place = np.flatnonzero((local >= p.index.start) & (local < p.index.stop))
+            if len(place) == p.index.stop - p.index.start:
+                held = p if sp is None else replace(p, sp=float(sp[number]), df=None)
+                at = slice(int(place[0]), int(place[-1]) + 1)
+                penalties.append(replace(held, index=at))
+                numbers.append(number)
+            number += 1
+        for own, G in gates:
+            if index.start <= own[0] < index.stop:
+                first = int(np.searchsorted(local, own[0] - index.start))
+                at = slice(first, first + len(own))
+                penalties.append(PlacedPenalty("gates", at, G, len(G), sp=1.0))
+                numbers.append(-1)
+        X = np.ascontiguousarray(unit.X[:, local])
+        units.append(Unit(X, unit.offset, tuple(penalties)))
+    rest = replace(objective, units=tuple(units))
+    return Restricted(rest, columns, np.array(numbers, dtype=np.int64))

@@ -1,0 +1,297 @@
+"""A structured fit with sparse terms at given lam (METHODS 6): gates around the same Newton.
+
+1. `solvers.sparse` solves the problem of module `sparse` at given smoothing parameters and
+   constants: exact zeros.
+2. With the gates held the sparse penalties are quadratic and leave the solution where it is. On the
+   coefficients that are not zero, `smoothing.select` chooses the other smoothing parameters and the
+   constants of that model by REML. 1 and 2 alternate until nothing moves.
+3. P = H + second derivatives of all penalties at the solution gives covariances and degrees of
+   freedom tr(P^-1 H), given what was selected: the number of coefficients of a lasso, Vaiter's
+   degrees of a group lasso. A constant dispersion is estimated with them, as RSS / (n - edf).
+
+References: Zou, Hastie & Tibshirani (2007), doi:10.1214/009053607000000127; Vaiter et al. (2017),
+doi:10.1007/s10463-016-0563-z (degrees of freedom); Poon & Peyre (2023), doi:10.1137/22M1496657.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from deepregress.errors import FitError
+from deepregress.fellner_schall import dispersion_step
+from deepregress.gating import Selected
+from deepregress.inference import Inference
+from deepregress.linalg import Matrix, Vector, one_blas_thread
+from deepregress.marginal import Problem
+from deepregress.smoothing import select
+from deepregress.solvers.base import Solution, Status
+from deepregress.solvers.newton import evaluate
+from deepregress.solvers.sparse import CrossProducts, Optimum, solve
+from deepregress.sparse import (
+    Restricted,
+    Setting,
+    SparseModel,
+    gate_penalties,
+    restricted,
+    total_penalty,
+)
+
+MAX_ROUNDS = 50
+SETTLED = 1e-4
+"""Move of log lam of the smooths, and of the predictors of constants, at which 1 and 2 are done."""
+LARGEST_FACTOR = 3.0
+"""A fit at one lam comes down from the largest one in steps of at most this factor."""
+DISPERSION = 1e-10
+"""Move of the dispersion's predictor at which it is done."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A fit at lam (n_terms,): the optimum, the smoothing parameters and constants there."""
+
+    lam: Vector
+    optimum: Optimum
+    setting: Setting
+    status: Status
+
+    @property
+    def c(self) -> Vector:
+        """Standardised sparse coefficients."""
+        return self.optimum.state.c
+
+
+def fit_at(
+    model: SparseModel,
+    lam: Vector,
+    start: Fit | None = None,
+    *,
+    products: CrossProducts | None = None,
+    rounds: int = MAX_ROUNDS,
+) -> Fit:
+    """Fit at lam (n_terms,), the penalties per observation.
+
+    Parameters
+    ----------
+    model : SparseModel
+    lam : Vector, (n_terms,)
+    start : Fit, optional
+        One that is near.
+    products : CrossProducts, optional
+        Of the model's objective, to be used again.
+    rounds : int
+        Most alternations of steps 1 and 2.
+    """
+    products = products or CrossProducts(model.objective)
+    with one_blas_thread():
+        setting = model.null if start is None else start.setting
+        near = setting.b
+        for larger in _approach(model, lam) if start is None else []:
+            problem = model.penalised(larger, setting)
+            problem = replace(problem, sparse=problem.sparse.lasso())
+            near = solve(problem, near, products).state.b
+        last = None if start is None else start.setting.b
+        optimum = solve(model.penalised(lam, setting), near, products, depth_start=last)
+        moved, message = 0.0, ""
+        for _ in range(rounds):
+            setting, moved, message = _settle(model, lam, optimum, setting)
+            if moved < SETTLED:
+                break
+            near = optimum.state.b if start is None else setting.b
+            optimum = solve(
+                model.penalised(lam, setting), setting.b, products, depth_start=setting.b
+            )
+    status = Status(True, "converged")
+    if not optimum.converged:
+        status = Status(False, "the sparse terms did not reach their optimum")
+    elif moved >= SETTLED and rounds == MAX_ROUNDS:
+        status = Status(False, "smoothing parameters and sparse terms did not settle")
+    elif message:
+        status = Status(False, message)
+    return Fit(lam, optimum, replace(setting, b=optimum.state.b), status)
+
+
+def _approach(model: SparseModel, lam: Vector) -> list[Vector]:
+    """Values of lam between the one at which all groups are zero and `lam`."""
+    wanted = lam[model.terms.term]
+    on = wanted > 0
+    ratio = float(np.max(model.largest()[on] / wanted[on], initial=1.0))
+    steps = int(np.ceil(np.log(ratio) / np.log(LARGEST_FACTOR)))
+    return [lam * ratio ** (1.0 - i / steps) for i in range(1, steps)]
+
+
+def _settle(
+    model: SparseModel, lam: Vector, optimum: Optimum, setting: Setting
+) -> tuple[Setting, float, str]:
+    """Step 2: the setting that REML chooses, how far it moved, and what went wrong."""
+    columns = model.active(optimum.state.c)
+    rest = restricted(model.objective, columns, gate_penalties(model, lam, optimum.state))
+    problem = Problem.of(rest.objective, method=model.method)
+    estimated = np.array([p.estimated for p in problem.penalties], dtype=bool)
+    if not estimated.any():
+        return replace(setting, b=optimum.state.b), 0.0, ""
+    fitted = select(rest.objective, optimum.state.b[columns], method=model.method)
+    own = rest.penalties >= 0
+    chosen = setting.lam.copy()
+    chosen[rest.penalties[own]] = fitted.lam[own]
+    b = optimum.state.b.copy()
+    b[columns] = fitted.coef
+    log_moves = np.abs(np.log(chosen / setting.lam)[rest.penalties[estimated]])
+    # a term on its way to a straight line moves without end, and its coefficients do not
+    held = np.abs(b - optimum.state.b)[columns][problem.held]
+    moved = float(max(log_moves.max(initial=0.0), held.max(initial=0.0)))
+    message = "" if fitted.status.converged else fitted.status.message
+    return Setting(b, chosen, problem.phi(fitted.coef)), moved, message
+
+
+# -- 3. The result ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A fit as the rest of the package knows it: over all coefficients, zeros included."""
+
+    solution: Solution
+    inference: Inference
+
+
+def result(model: SparseModel, fit: Fit, *, criterion: str, refit: bool) -> Result:
+    """Covariances and degrees of freedom given what was selected.
+
+    Parameters
+    ----------
+    model : SparseModel
+    fit : Fit
+    criterion : str
+        What chose lam.
+    refit : bool
+        Whether the coefficients that are not zero are fitted again without the sparse penalty.
+
+    Raises
+    ------
+    FitError
+        A refit of more coefficients than rows.
+    """
+    with one_blas_thread():
+        if refit:
+            rest, solution = _refitted(model, fit)
+        else:
+            rest, solution = _at_optimum(model, fit)
+        inference = Inference.of(solution)
+        if not refit:
+            solution, inference = _with_dispersion(rest, solution, inference)
+    status = solution.status if refit else fit.status
+    selected = _selected(model, fit, criterion=criterion, refit=refit)
+    whole = replace(_embedded(model, rest, solution), selected=selected, status=status)
+    return Result(whole, _whole_inference(model, rest, inference))
+
+
+def _refitted(model: SparseModel, fit: Fit) -> tuple[Restricted, Solution]:
+    """The model of the selected columns, without sparse penalties."""
+    columns = model.active(fit.c)
+    if len(columns) >= model.objective.n_obs:
+        raise FitError(
+            f"refit=True: {len(columns)} coefficients were selected, which {model.objective.n_obs} "
+            "rows cannot determine without the penalty; choose a larger lam"
+        )
+    rest = restricted(model.objective, columns)
+    return rest, select(rest.objective, method=model.method)
+
+
+def _at_optimum(model: SparseModel, fit: Fit) -> tuple[Restricted, Solution]:
+    """The solution over the coefficients that are not zero, its S the second derivatives."""
+    state, setting = fit.optimum.state, fit.setting
+    columns = model.active(state.c)
+    gates = gate_penalties(model, fit.lam, state)
+    sp = setting.lam * setting.phi
+    rest = restricted(model.objective, columns, gates, sp=sp)
+    found = select(rest.objective, state.b[columns], method=model.method)
+    bends = gate_penalties(model, fit.lam, state, second=True)
+    curved = restricted(model.objective, columns, bends, sp=sp).objective
+    S = total_penalty(curved, found.lam).toarray()
+    return rest, replace(found, coef=state.b[columns], S=S)
+
+
+def _with_dispersion(
+    rest: Restricted, solution: Solution, inference: Inference
+) -> tuple[Solution, Inference]:
+    """A constant dispersion re-estimated with the degrees of freedom of the selected model."""
+    d = solution.dispersion
+    if d is None:
+        return solution, inference
+    problem = Problem.of(rest.objective)
+    edf = float(np.sum(np.delete(inference.edf, d)))
+    before, coef = problem.phi(solution.coef), solution.coef.copy()
+    while True:
+        shift = dispersion_step(problem, evaluate(rest.objective, coef), edf)
+        coef[d] += shift
+        if abs(shift) < DISPERSION:
+            break
+    ratio = before / problem.phi(coef)
+    H = solution.H * ratio
+    H[d, d] = evaluate(rest.objective, coef).at.H[d, d]
+    solution = replace(solution, coef=coef, H=H, S=solution.S * ratio, lam=solution.lam * ratio)
+    return solution, Inference.of(solution)
+
+
+def _embedded(model: SparseModel, rest: Restricted, solution: Solution) -> Solution:
+    """The solution over all coefficients and penalties; a term that is out has sp infinite."""
+    n_penalties = len(model.null.lam)
+    own = rest.penalties >= 0
+    sp, lam = np.full(n_penalties, np.inf), np.full(n_penalties, np.inf)
+    sp[rest.penalties[own]], lam[rest.penalties[own]] = solution.sp[own], solution.lam[own]
+    coef = np.zeros(model.objective.n_coef)
+    coef[rest.columns] = solution.coef
+    d = solution.dispersion
+    return replace(
+        solution,
+        coef=coef,
+        sp=sp,
+        lam=lam,
+        H=_placed(model, rest, solution.H),
+        S=_placed(model, rest, solution.S),
+        dispersion=None if d is None else int(rest.columns[d]),
+        extra=tuple(int(rest.columns[j]) for j in solution.extra),
+    )
+
+
+def _whole_inference(model: SparseModel, rest: Restricted, inference: Inference) -> Inference:
+    edf, edf1 = np.zeros(model.objective.n_coef), np.zeros(model.objective.n_coef)
+    edf[rest.columns], edf1[rest.columns] = inference.edf, inference.edf1
+    return replace(
+        inference,
+        cov=_placed(model, rest, inference.cov),
+        cov_frequentist=_placed(model, rest, inference.cov_frequentist),
+        edf=edf,
+        edf1=edf1,
+    )
+
+
+def _placed(model: SparseModel, rest: Restricted, M: Matrix) -> Matrix:
+    """M with zeros for the coefficients that are zero; pages of zeros take no memory."""
+    full = np.zeros((model.objective.n_coef, model.objective.n_coef))
+    full[np.ix_(rest.columns, rest.columns)] = M
+    return full
+
+
+def _selected(model: SparseModel, fit: Fit, *, criterion: str, refit: bool) -> Selected:
+    terms, n_coef = model.terms, model.objective.n_coef
+    nonzero = fit.optimum.state.c != 0
+    on = np.bincount(terms.coordinates.group, nonzero, len(terms.term)) > 0
+    n_terms = len(terms.given)
+    sparse, active = np.zeros(n_coef, dtype=bool), np.zeros(n_coef, dtype=bool)
+    sparse[terms.coordinates.index] = True
+    active[model.active(fit.c)] = True
+    return Selected(
+        terms=tuple(zip(terms.parameters, (each.term for each in terms.given), strict=True)),
+        lam=fit.lam,
+        depth=tuple(each.depth for each in terms.given),
+        n_groups=tuple(np.bincount(terms.term, minlength=n_terms).tolist()),
+        n_selected=tuple(np.bincount(terms.term, on, n_terms).astype(int).tolist()),
+        active=active,
+        sparse=sparse,
+        residual=fit.optimum.residual,
+        criterion=criterion,
+        refit=refit,
+    )
