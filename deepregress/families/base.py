@@ -28,8 +28,8 @@ import tensorflow_probability as tfp
 
 from deepregress.bijectors import Link, Tensor, link
 from deepregress.data import Response
-from deepregress.errors import FamilyError, ResponseError
-from deepregress.families import censoring, kernels, numerical
+from deepregress.errors import FamilyError
+from deepregress.families import censoring, kernels, numerical, start, support
 from deepregress.families.kernels import CHUNK_SIZES as CHUNK_SIZES
 from deepregress.families.kernels import upper_pairs as upper_pairs
 from deepregress.groups import group_of, groups
@@ -292,29 +292,7 @@ class Family(ABC):
         ResponseError
             Naming the response, the support, the first offending row and their number.
         """
-        if response.levels is not None and not self.takes_levels:
-            raise ResponseError(
-                f"{response.label!r} has the levels {', '.join(response.levels)}; "
-                f"family {self.name!r} needs {self.support}"
-            )
-        if (response.lower.ndim > 1) != self.multivariate:
-            came = f"{response.lower.shape[1:] or 'one'}".strip("(,)")
-            raise ResponseError(
-                f"{response.label!r} has {came} column(s); family {self.name!r} needs "
-                f"{self.support}"
-            )
-        bad = np.flatnonzero(~self.in_support(response.lower))
-        if bad.size:
-            came = ", ".join(f"{y:g}" for y in np.atleast_1d(response.lower[bad[0]]))
-            raise ResponseError(
-                f"{response.label!r}: family {self.name!r} needs {self.support}; row {bad[0]} is "
-                f"{came} ({bad.size} of {response.n_obs} rows are outside)"
-            )
-        if not self.discrete and np.any(np.ptp(response.lower, axis=0) == 0):
-            raise ResponseError(
-                f"{response.label!r} is constant ({response.lower[0]:g} in all {response.n_obs} "
-                f"rows): family {self.name!r} needs a response that varies"
-            )
+        support.check(self, response)
 
     takes_levels: ClassVar[bool] = False
 
@@ -323,11 +301,12 @@ class Family(ABC):
         return None
 
     def start(self, response: Response) -> Vector:
-        """Predictors (U,) of the intercept-only model by moments."""
-        theta = self.start_values(response.lower, response.weights)
-        return np.array(
+        """Predictors (U,) of the intercept-only model: by moments, or best where they mislead."""
+        theta = self.start_values(response.y, response.weights)
+        moments = np.array(
             [float(p.link.forward(tf.constant(theta[p.name], tf.float64))) for p in self.parameters]
         )
+        return moments if response.plain else start.intercept_only(self, response, moments)
 
     def dispersion_of(self, theta: float) -> float:
         """Phi with variance phi V(mean), of the dispersion parameter's value (mgcv's `scale`)."""

@@ -1,0 +1,86 @@
+"""Start values: the maximum of the likelihood without covariates.
+
+    eta_0 = argmax sum_i w_i l_i(eta),  one eta (U,) for all rows
+
+by Newton steps on the sums of the row derivatives, H shifted to be positive definite and the step
+halved while the likelihood falls. From moments where a family gives them, of the exact values and
+the bounds of censored rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from deepregress.families.kernels import CHUNK_SIZES, upper_pairs
+from deepregress.linalg import Array, Matrix, Vector
+from deepregress.response import Response
+
+STEPS = 100
+HALVINGS = 40
+TOLERANCE = 1e-6
+"""Gain of a Newton step, relative to the log-likelihood, below which it is a start good enough."""
+
+
+class Likelihood(Protocol):
+    """What is needed of a family."""
+
+    def row_derivatives(
+        self, rows: Mapping[str, Array], eta: Matrix
+    ) -> tuple[Vector, Matrix, Matrix]:
+        """l (n,), gradient (n, U) and packed W of each row."""
+
+    def row_log_likelihood(self, rows: Mapping[str, Array], eta: Matrix) -> Vector:
+        """l (n,)."""
+
+
+def intercept_only(family: Likelihood, response: Response, eta: Vector) -> Vector:
+    """Predictors (U,) that are best for all rows at once, from `eta` on.
+
+    A sample of the rows is enough for a start: one chunk of them at most.
+    """
+    most = CHUNK_SIZES[-1]
+    if response.n_obs > most:
+        chosen = np.random.default_rng(0).choice(response.n_obs, most, replace=False)
+        response = response.take(np.sort(chosen))
+    rows, weights = response.rows(), response.weights
+
+    def total(at: Vector) -> float:
+        rowwise = family.row_log_likelihood(rows, np.tile(at, (len(weights), 1)))
+        return float(weights @ rowwise) if np.isfinite(rowwise).all() else -np.inf
+
+    value = total(eta)
+    for _ in range(STEPS):
+        step = _newton_step(family, rows, weights, eta)
+        if not np.isfinite(step).all():
+            break
+        for _ in range(HALVINGS):
+            moved = total(eta + step)
+            if moved > value or not np.any(step):
+                break
+            step = 0.5 * step
+        else:
+            break
+        gain, value, eta = moved - value, moved, eta + step
+        if gain < TOLERANCE * (1.0 + abs(value)):
+            break
+    return eta
+
+
+def _newton_step(
+    family: Likelihood, rows: Mapping[str, Array], weights: Vector, eta: Vector
+) -> Vector:
+    """H^-1 g with the eigenvalues of H made positive."""
+    _, g, W = family.row_derivatives(rows, np.tile(eta, (len(weights), 1)))
+    gradient, packed = weights @ g, weights @ W
+    H = np.zeros((len(eta), len(eta)))
+    for place, (k, m) in enumerate(upper_pairs(len(eta))):
+        H[k, m] = H[m, k] = packed[place]
+    if not np.isfinite(H).all() or not np.isfinite(gradient).all():
+        return np.full(len(eta), np.nan)
+    values, vectors = np.linalg.eigh(H)
+    # a flat or convex direction is taken at the pace of the most curved one
+    floor = np.sqrt(np.finfo(float).eps) * max(float(np.abs(values).max()), 1.0)
+    return np.asarray(vectors @ ((vectors.T @ gradient) / np.maximum(np.abs(values), floor)))

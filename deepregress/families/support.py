@@ -1,0 +1,117 @@
+"""Whether a family can have produced a response: checked once, before a fit.
+
+Exact rows lie in the support; a censored row's bounds lie in its closure and leave it a positive
+probability; a response that is constant, or censored on one side in all rows, has no finite fit.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from deepregress.errors import ResponseError
+from deepregress.linalg import Array
+from deepregress.response import Response
+
+
+class Supported(Protocol):
+    """What is needed of a family."""
+
+    name: ClassVar[str]
+    support: ClassVar[str]
+    discrete: ClassVar[bool]
+    bounds: ClassVar[tuple[float, float]]
+    multivariate: ClassVar[bool]
+    takes_levels: ClassVar[bool]
+
+    def in_support(self, y: Array) -> Array:
+        """Which values the response can take."""
+
+
+def check(family: Supported, response: Response) -> None:
+    """Refuse responses outside the support.
+
+    Raises
+    ------
+    ResponseError
+        Naming the response, the support, the first offending row and their number.
+    """
+    _check_kind(family, response)
+    exact = np.full(response.n_obs, True) if response.exact else response.lower == response.upper
+    outside = np.zeros(response.n_obs, dtype=bool)
+    outside[exact] = ~family.in_support(response.lower[exact])
+    _refuse(family, response, outside, "")
+    if response.exact:
+        _check_varies(family, response)
+    else:
+        _check_censored(family, response, exact)
+
+
+def _check_kind(family: Supported, response: Response) -> None:
+    if response.levels is not None and not family.takes_levels:
+        raise ResponseError(
+            f"{response.label!r} has the levels {', '.join(response.levels)}; "
+            f"family {family.name!r} needs {family.support}"
+        )
+    if (response.lower.ndim > 1) != family.multivariate:
+        came = f"{response.lower.shape[1:] or 'one'}".strip("(,)")
+        raise ResponseError(
+            f"{response.label!r} has {came} column(s); family {family.name!r} needs "
+            f"{family.support}"
+        )
+    if family.multivariate and not response.plain:
+        raise ResponseError(
+            f"{response.label!r}: family {family.name!r} is multivariate; only one number a row "
+            "can be censored or truncated"
+        )
+
+
+def _check_varies(family: Supported, response: Response) -> None:
+    if not family.discrete and np.any(np.ptp(response.lower, axis=0) == 0):
+        constant = np.ravel(response.lower)[0]
+        raise ResponseError(
+            f"{response.label!r} is constant ({constant:g} in all {response.n_obs} rows): family "
+            f"{family.name!r} needs a response that varies"
+        )
+
+
+def _check_censored(family: Supported, response: Response, exact: Array) -> None:
+    least, most = family.bounds
+    lower, upper = response.lower, response.upper
+    beyond = (np.isfinite(lower) & (lower < least)) | (np.isfinite(upper) & (upper > most))
+    _refuse(family, response, beyond & ~exact, "a bound of ")
+    empty = (upper < least if family.discrete else upper <= least) | (
+        lower > most if family.discrete else lower >= most
+    )
+    if np.any(empty := empty & ~exact):
+        row = int(np.argmax(empty))
+        raise ResponseError(
+            f"{response.label!r}: row {row} is censored to [{lower[row]:g}, {upper[row]:g}], where "
+            f"family {family.name!r} ({family.support}) has no probability "
+            f"({int(empty.sum())} of {response.n_obs} rows)"
+        )
+    for name, side in (
+        ("right", np.isposinf(upper)),
+        ("left", np.isneginf(lower) | (lower <= least)),
+    ):
+        if np.all(side & ~exact):
+            raise ResponseError(
+                f"{response.label!r}: all {response.n_obs} rows are {name} censored; without an "
+                "exact or otherwise censored row the likelihood has no maximum"
+            )
+
+
+def _refuse(family: Supported, response: Response, outside: Array, what: str) -> None:
+    rows = np.flatnonzero(outside)
+    if not rows.size:
+        return
+    values = response.lower[rows[0]]
+    if what:
+        pair = (response.lower[rows[0]], response.upper[rows[0]])
+        values = [bound for bound in pair if np.isfinite(bound)]
+    came = ", ".join(f"{y:g}" for y in np.atleast_1d(values))
+    raise ResponseError(
+        f"{response.label!r}: family {family.name!r} needs {family.support}; {what}row {rows[0]} "
+        f"is {came} ({rows.size} of {response.n_obs} rows are outside)"
+    )
