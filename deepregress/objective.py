@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 import numpy as np
@@ -215,20 +215,20 @@ class Objective:
         """The objective on n random rows, always the same ones; on all where n_obs <= n."""
         if self.n_obs <= n:
             return self
-        rows = np.sort(np.random.default_rng(0).choice(self.n_obs, n, replace=False))
-        given = self.response
-        response = replace(
-            given,
-            lower=given.lower[rows],
-            upper=given.upper[rows],
-            weights=given.weights[rows],
-            entry=None if given.entry is None else given.entry[rows],
-        )
+        return self.on_rows(np.sort(np.random.default_rng(0).choice(self.n_obs, n, replace=False)))
+
+    def on_rows(self, rows: Array) -> Objective:
+        """The objective on some rows, given by their numbers."""
+        columns = {
+            each.name: getattr(self.response, each.name)[rows]
+            for each in fields(self.response)
+            if isinstance(getattr(self.response, each.name), np.ndarray)
+        }
         units = tuple(
             replace(unit, X=np.ascontiguousarray(unit.X[rows]), offset=unit.offset[rows])
             for unit in self.units
         )
-        return replace(self, response=response, units=units)
+        return replace(self, response=replace(self.response, **columns), units=units)
 
     def _with_unit(self, unit: int, changed: Unit) -> Objective:
         units = (*self.units[:unit], changed, *self.units[unit + 1 :])
