@@ -1,0 +1,239 @@
+"""Continuous families given by their formulas, and the `tfd.Distribution` made of them.
+
+A family here states log f, log F and log S as tensor functions of the predictors, differentiable
+three times (`special`), and its quantiles and moments as NumPy functions, in closed form or by
+SciPy's distribution at the fitted parameters. `Formulated` hands both out as a `tfd.Distribution`.
+
+References: Dillon et al. (2017), arXiv:1711.10604 (the interface of `tfd.Distribution`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from deepregress.bijectors import Tensor
+from deepregress.errors import FamilyError
+from deepregress.families.base import Family, Value
+from deepregress.families.moments import quartile_location_scale
+from deepregress.linalg import Array, Matrix, Vector
+
+tfd = tfp.distributions
+
+
+class Continuous(Family):
+    """A univariate continuous family stated by formulas.
+
+    Subclasses give `log_density`, `log_cdf`, `log_survival` and `frozen`, or, where SciPy has no
+    such distribution, `quantile`, `mean` and `variance`.
+    """
+
+    support: ClassVar[str] = "finite numbers"
+
+    def density(self, values: Mapping[str, Value]) -> Any:
+        return Formulated(self, values)
+
+    @abstractmethod
+    def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        """log f(y), (n_obs,), differentiable three times in the predictors."""
+
+    def frozen(self, theta: Mapping[str, Vector]) -> Any:
+        """SciPy's distribution at the parameters, each (n_obs,)."""
+        raise FamilyError(f"SciPy has no distribution of family {self.name!r}")
+
+    def in_support(self, y: Array) -> Array:
+        least, most = self.bounds
+        return np.asarray(np.isfinite(y) & (y > least) & (y < most))
+
+    def mean(self, eta: Matrix) -> Vector:
+        return np.asarray(self.frozen(self.parameters_at(eta)).mean())
+
+    def variance(self, eta: Matrix) -> Vector:
+        return np.asarray(self.frozen(self.parameters_at(eta)).var())
+
+    def quantile(self, probability: Array, eta: Matrix) -> Vector:
+        p = np.broadcast_to(np.asarray(probability, dtype=np.float64), (len(eta),))
+        return np.asarray(self.frozen(self.parameters_at(eta)).ppf(p))
+
+    def sample(self, eta: Matrix, n: int, *, seed: int) -> Array:
+        u = np.random.default_rng(seed).uniform(size=(n, len(eta)))
+        return self.quantile(u.ravel(), np.tile(eta, (n, 1))).reshape(n, len(eta))
+
+    def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
+        """Squared distance from the mean: no exponential family, no deviance in the mean."""
+        return np.asarray((y - mean) ** 2)
+
+
+class LocationScale(Continuous):
+    """y = loc + scale * e, e of a standard distribution.
+
+    f(y) = f0(z) / scale,  z = (y - loc) / scale; subclasses give log f0, log F0 and log S0.
+    """
+
+    @staticmethod
+    @abstractmethod
+    def standard() -> Any:
+        """SciPy's standard distribution."""
+
+    @abstractmethod
+    def standard_log_density(self, z: Tensor) -> Tensor:
+        """log f0(z)."""
+
+    @abstractmethod
+    def standard_log_cdf(self, z: Tensor) -> Tensor:
+        """log F0(z)."""
+
+    @abstractmethod
+    def standard_log_survival(self, z: Tensor) -> Tensor:
+        """log (1 - F0(z))."""
+
+    def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return self.standard_log_density(standardised(values, y)) - values["scale"].log
+
+    def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return self.standard_log_cdf(standardised(values, y))
+
+    def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return self.standard_log_survival(standardised(values, y))
+
+    def frozen(self, theta: Mapping[str, Vector]) -> Any:
+        return self.standard()(loc=theta["loc"], scale=theta["scale"])
+
+    def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
+        quartiles = tuple(self.standard().ppf((0.25, 0.5, 0.75)))
+        loc, scale = quartile_location_scale(y, weights, quartiles)
+        return {"loc": loc, "scale": scale}
+
+
+class LogLocationScale(Continuous):
+    """log y = loc + scale * e, e of a standard distribution.
+
+    f(y) = f0(z) / (scale y),  z = (log y - loc) / scale.
+    """
+
+    support: ClassVar[str] = "positive finite numbers"
+    bounds: ClassVar[tuple[float, float]] = (0.0, np.inf)
+
+    @abstractmethod
+    def of_log(self, values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:
+        """Location and log scale of log y."""
+
+    @abstractmethod
+    def standard_log_density(self, z: Tensor) -> Tensor:
+        """log f0(z)."""
+
+    @abstractmethod
+    def standard_log_cdf(self, z: Tensor) -> Tensor:
+        """log F0(z)."""
+
+    @abstractmethod
+    def standard_log_survival(self, z: Tensor) -> Tensor:
+        """log (1 - F0(z))."""
+
+    def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        log_y = tf.math.log(y)
+        loc, log_scale = self.of_log(values)
+        z = (log_y - loc) * tf.exp(-log_scale)
+        return self.standard_log_density(z) - log_scale - log_y
+
+    def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return self.standard_log_cdf(self._standardised(values, y))
+
+    def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return self.standard_log_survival(self._standardised(values, y))
+
+    def _standardised(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        loc, log_scale = self.of_log(values)
+        return (tf.math.log(y) - loc) * tf.exp(-log_scale)
+
+
+def standardised(values: Mapping[str, Value], y: Tensor) -> Tensor:
+    """z = (y - loc) / scale."""
+    return (y - values["loc"].value) * tf.exp(-values["scale"].log)
+
+
+class Formulated(tfd.Distribution):  # type: ignore[misc,name-defined]
+    """The `tfd.Distribution` of a family of formulas at given parameters, batch shape (n_obs,).
+
+    Parameters
+    ----------
+    family : Family
+    values : mapping of str to Value
+    """
+
+    def __init__(self, family: Family, values: Mapping[str, Value]) -> None:
+        parameters = {"family": family, "values": values}
+        self._family, self._values = family, dict(values)
+        etas = [values[parameter.name].eta for parameter in family.parameters]
+        self._eta = tf.stack(etas, axis=-1)
+        super().__init__(
+            dtype=self._eta.dtype,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters=parameters,
+            name=family.name,
+        )
+
+    def _batch_shape(self) -> Any:
+        return self._eta.shape[:-1]
+
+    def _batch_shape_tensor(self) -> Tensor:
+        return tf.shape(self._eta)[:-1]
+
+    def _event_shape(self) -> Any:
+        return tf.TensorShape([])
+
+    def _event_shape_tensor(self) -> Tensor:
+        return tf.constant([], tf.int32)
+
+    def _log_prob(self, y: Tensor) -> Tensor:
+        return self._family.log_density(self._values, y)
+
+    def _log_cdf(self, y: Tensor) -> Tensor:
+        return self._family.log_cdf(self._values, y)
+
+    def _log_survival_function(self, y: Tensor) -> Tensor:
+        return self._family.log_survival(self._values, y)
+
+    def _cdf(self, y: Tensor) -> Tensor:
+        return tf.exp(self._log_cdf(y))
+
+    def _survival_function(self, y: Tensor) -> Tensor:
+        return tf.exp(self._log_survival_function(y))
+
+    def _mean(self) -> Tensor:
+        return self._from_numpy(self._family.mean)
+
+    def _variance(self) -> Tensor:
+        return self._from_numpy(self._family.variance)
+
+    def _stddev(self) -> Tensor:
+        return tf.sqrt(self._variance())
+
+    def _quantile(self, probability: Tensor) -> Tensor:
+        p = tf.broadcast_to(probability, tf.broadcast_static_shape(probability.shape, self._shape))
+        many = tf.broadcast_to(self._eta, (*p.shape, self._eta.shape[-1]))
+
+        def flat(p: Array, eta: Array) -> Array:
+            found = self._family.quantile(p.ravel(), eta.reshape(-1, eta.shape[-1]))
+            return found.reshape(p.shape)
+
+        return tf.ensure_shape(tf.numpy_function(flat, (p, many), self.dtype), p.shape)
+
+    def _sample_n(self, n: Tensor, seed: Any = None) -> Tensor:
+        shape = tf.concat([[n], self._batch_shape_tensor()], axis=0)
+        zero = tf.zeros([], self.dtype)
+        return self._quantile(tfd.Uniform(zero, zero + 1.0).sample(shape, seed=seed))
+
+    @property
+    def _shape(self) -> Any:
+        return self._eta.shape[:-1]
+
+    def _from_numpy(self, function: Callable[[Matrix], Vector]) -> Tensor:
+        return tf.ensure_shape(tf.numpy_function(function, (self._eta,), self.dtype), self._shape)
