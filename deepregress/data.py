@@ -1,134 +1,39 @@
 """From the user's table to a `Frame` of columns and a `Response` (DESIGN 3, step 2).
 
-A table is a pandas, polars or pyarrow table (through narwhals) or a dict of arrays, whose columns
-may be arrays (n, ...) such as images. What the formulas name is read once, for all parameters
-together, and cleaned once:
+What the formulas name is read once, for all parameters together, and cleaned once:
 
     columns -> finite -> complete rows (na = "drop" or "raise") -> rows of positive weight
 
-`Frame` holds float64, int64 or bool columns (n,), `pandas.Categorical` for strings and factors, and
-arrays (n, ...) as given. A response is stored by its bounds,
-
-    lower_i <= y_i <= upper_i,   equal for exact rows,
-
-with weights w_i >= 0 that multiply the rows' log-likelihood (weight 2 = the row twice; weight 0 =
-no row).
+A response is stored by its bounds (`response`), with weights w_i >= 0 that multiply the rows'
+log-likelihood (weight 2 = the row twice; weight 0 = no row).
 """
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
-import narwhals.stable.v1 as nw
 import numpy as np
 import pandas as pd
-from formulaic.transforms import TRANSFORMS
-from formulaic.utils.stateful_transforms import stateful_eval
 
 from deepregress.errors import (
     DataError,
     DeepRegressError,
     DroppedRowsWarning,
-    FormulaError,
     PredictionError,
     ResponseError,
     UnknownVariable,
     listing,
     suggestion,
 )
-from deepregress.linalg import Array, Matrix, Vector
+from deepregress.frame import Column
+from deepregress.frame import Frame as Frame
+from deepregress.frame import column_names as column_names
+from deepregress.linalg import Array, Vector
 from deepregress.response import Response as Response
-
-Column = Array | pd.Categorical
-Rows = slice | Array
-# Reads a left side that is no expression: frame and text -> lower, upper, entry.
-ResponseReader = Callable[["Frame", str], tuple[Matrix, Matrix, Vector | None]]
-_READERS: dict[str, ResponseReader] = {}
-
-
-def register_response(name: str, reader: ResponseReader) -> None:
-    """Make a call on the left side of formulas known, such as `Surv(time, event)`."""
-    _READERS[name] = reader
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """Columns of equal length, read from a table.
-
-    Parameters
-    ----------
-    columns : dict of str to array or pandas.Categorical
-        Arrays of shape (n_obs, ...): float64, int64 or bool where one-dimensional; factors as
-        `pandas.Categorical`.
-    n_obs : int
-        Number of rows.
-
-    Examples
-    --------
-    >>> frame = Frame.read({"x": [1.0, 2.0], "g": ["a", "b"]}, ["x", "g"])
-    >>> frame.n_obs, frame["x"].dtype.name, list(frame["g"].categories)
-    (2, 'float64', ['a', 'b'])
-    """
-
-    columns: dict[str, Column]
-    n_obs: int
-
-    @classmethod
-    def read(cls, data: object, names: Sequence[str]) -> Frame:
-        """Read the named columns of a table.
-
-        Raises
-        ------
-        DataError
-            The table is of an unknown kind, lacks a column, or its columns differ in length.
-        """
-        column = _reader(data)
-        columns = {name: _column(name, column(name)) for name in dict.fromkeys(names)}
-        lengths = {name: len(values) for name, values in columns.items()}
-        if len(set(lengths.values())) > 1:
-            parts = listing(f"{name!r} has {n} rows" for name, n in lengths.items())
-            raise DataError(f"the columns differ in length: {parts}.")
-        n_obs = next(iter(lengths.values())) if lengths else _length(data)
-        return cls(columns, n_obs)
-
-    def __getitem__(self, name: str) -> Any:
-        return self.columns[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.columns
-
-    def rows(self, index: Rows) -> Frame:
-        """Return the rows of a slice (as views), of an index array or of a mask."""
-        columns = {name: values[index] for name, values in self.columns.items()}
-        if isinstance(index, slice):
-            return Frame(columns, len(range(*index.indices(self.n_obs))))
-        return Frame(columns, int(index.sum()) if index.dtype == bool else len(index))
-
-    def pandas(self, names: Sequence[str]) -> pd.DataFrame:
-        """Return one-dimensional columns as a pandas table, without copying them."""
-        columns = {name: self.columns[name] for name in names}
-        return pd.DataFrame(columns, index=pd.RangeIndex(self.n_obs), copy=False)
-
-    def evaluate(self, expression: str, names: Sequence[str]) -> Column:
-        """Return an expression such as `log(y)` of the named columns.
-
-        Raises
-        ------
-        FormulaError
-            The expression cannot be evaluated.
-        """
-        if expression.strip("`") in self.columns:
-            return self.columns[expression.strip("`")]
-        environment = {**TRANSFORMS, **{name: self.columns[name] for name in names}}
-        try:
-            with np.errstate(all="ignore"):
-                value = stateful_eval(expression, environment, None, {}, None)
-        except (NameError, TypeError, ValueError, ArithmeticError, SyntaxError) as error:
-            raise FormulaError(f"{expression}: {error}.") from error
-        return np.asarray(value, dtype=np.float64)
+from deepregress.response_forms import Bounds, read_form
 
 
 def training_set(
@@ -139,6 +44,7 @@ def training_set(
     response_variables: Sequence[str],
     weights: str | Sequence[float] | Array | None = None,
     na: Literal["drop", "raise"] = "drop",
+    known: Sequence[str] = (),
 ) -> tuple[Frame, Response]:
     """Read and clean what the formulas need, once for all parameters.
 
@@ -155,7 +61,10 @@ def training_set(
     weights : str or array, optional
         Name of a column or one weight per row, at least 0; rows of weight 0 are left out.
     na : {"drop", "raise"}
-        What to do with rows that miss a value in any of these columns.
+        What to do with rows that miss a value in any of these columns; what a response form such
+        as `Surv(lower, upper, type="interval")` says itself of missing bounds goes first.
+    known : sequence of str
+        What the family asks for beside the response, such as "trials".
 
     Returns
     -------
@@ -178,13 +87,52 @@ def training_set(
     if frame.n_obs == 0:
         raise DataError("the data have no rows.")
     weight = _weights(frame, weights)
-    for name in frame.columns:
+    bounds = _bounds(frame, response, response_variables, known)
+    # a form says itself what its columns' missing and infinite values mean
+    judged = frame.columns if bounds is None else {*names[len(response_variables) :], *by_name}
+    for name in judged:
         _check_finite(frame, name, DataError)
-    keep = _complete(frame, weight, na, named=bool(by_name)) & _positive(weight)
+    masks = {f"{name!r}": _missing(frame[name]) for name in frame.columns if name in judged}
+    if bounds is not None:
+        masks[f"{response!r}"] = bounds.missing
+    if not by_name:
+        masks["weights"] = np.isnan(weight)
+    keep = _complete(masks, frame.n_obs, na) & _positive(weight)
+    full = None if bounds is None else _of_bounds(bounds, weight, response)
     if not keep.all():
         frame, weight = frame.rows(keep), weight[keep]
+        full = None if full is None else full.take(keep)
     frame = _drop_unused_levels(frame)
-    return frame, _response(frame, response, response_variables, weight)
+    return frame, full or _response(frame, response, response_variables, weight)
+
+
+def response_of(
+    data: object, text: str, variables: Sequence[str], *, known: Sequence[str] = ()
+) -> Response:
+    """Read the response of new rows, unit weights; a plain one in the codes of the levels it has.
+
+    Raises
+    ------
+    PredictionError
+        A column is missing, or a row misses what its response needs.
+    """
+    absent = [name for name in variables if name not in column_names(data)]
+    if absent:
+        raise PredictionError(
+            f"the new data have no column {absent[0]!r} of the response {text!r}; "
+            "give values with at=."
+        )
+    frame = Frame.read(data, variables)
+    bounds = _bounds(frame, text, variables, known)
+    if bounds is None:
+        frame = prediction_frame(data, variables)
+        return _response(frame, text, variables, np.ones(frame.n_obs))
+    if bounds.missing.any():
+        raise PredictionError(
+            f"the response {text!r} of the new data misses something in row "
+            f"{int(np.argmax(bounds.missing))} (counting from 0)."
+        )
+    return _of_bounds(bounds, np.ones(frame.n_obs), text)
 
 
 def prediction_frame(data: object, names: Sequence[str]) -> Frame:
@@ -214,115 +162,6 @@ def prediction_frame(data: object, names: Sequence[str]) -> Frame:
                 "fill them or leave these rows out."
             )
     return frame
-
-
-def column_names(data: object) -> tuple[str, ...]:
-    """Return the names of the columns of a table.
-
-    Raises
-    ------
-    DataError
-        The table is of an unknown kind.
-    """
-    if isinstance(data, Frame):
-        return tuple(data.columns)
-    if isinstance(data, Mapping | pd.DataFrame):
-        return tuple(name for name in data if isinstance(name, str))
-    return tuple(_narwhals(data).columns)
-
-
-def _narwhals(data: object) -> nw.DataFrame[Any]:
-    try:
-        table: nw.DataFrame[Any] = nw.from_native(data, eager_only=True)
-        return table
-    except TypeError as error:
-        raise DataError(
-            "data must be a pandas, polars or pyarrow table or a dict of arrays, "
-            f"got {type(data).__name__}."
-        ) from error
-
-
-def _length(data: object) -> int:
-    """Return the number of rows of a table of which no column is needed."""
-    if isinstance(data, Frame):
-        return data.n_obs
-    if isinstance(data, Mapping):
-        return max((len(np.atleast_1d(values)) for values in data.values()), default=0)
-    return len(data) if isinstance(data, pd.DataFrame) else len(_narwhals(data))
-
-
-def _reader(data: object) -> Callable[[str], object]:
-    """Return the function name -> column of a table."""
-    if isinstance(data, Frame):
-        return data.columns.__getitem__
-    if isinstance(data, Mapping | pd.DataFrame):
-        return data.__getitem__
-    table = _narwhals(data)
-    return lambda name: _from_series(table[name])
-
-
-def _from_series(series: nw.Series[Any]) -> object:
-    """Return a column of a table other than pandas as an array or a categorical."""
-    ordered = isinstance(series.dtype, nw.Enum) or series.implementation.is_pyarrow()
-    if isinstance(series.dtype, (nw.Categorical, nw.Enum)) and ordered:
-        levels = series.cat.get_categories().to_list()
-        return pd.Categorical(series.to_list(), categories=levels)
-    # the order of a Categorical of polars depends on what the process did before
-    if isinstance(series.dtype, (nw.String, nw.Categorical)):
-        return np.asarray(series.to_list(), dtype=object)
-    if series.dtype.is_numeric() and series.null_count() > 0:
-        return series.cast(nw.Float64).to_numpy()
-    return series.to_numpy()
-
-
-def _column(name: str, values: object) -> Column:
-    """Return a column in the types of a `Frame`."""
-    if isinstance(values, pd.DataFrame):
-        raise DataError(f"the table has {values.shape[1]} columns called {name!r}.")
-    if isinstance(values, pd.Series):
-        if isinstance(values.dtype, pd.CategoricalDtype):
-            return pd.Categorical(values)  # type: ignore[return-value]
-        if isinstance(values.dtype, pd.StringDtype):
-            return _factor(np.asarray(values.astype(object).where(values.notna(), None)))
-        if pd.api.types.is_numeric_dtype(values.dtype) and values.hasnans:
-            return values.to_numpy(dtype=np.float64, na_value=np.nan)
-        values = values.to_numpy()
-    if isinstance(values, pd.Categorical):
-        return values
-    array = np.asarray(values)
-    array = array.reshape(1) if array.ndim == 0 else array
-    if array.dtype.kind == "O":
-        return _from_objects(name, array)
-    if array.dtype.kind in "US":
-        return _factor(array)
-    if array.dtype.kind not in "fiub":
-        raise DataError(
-            f"column {name!r} is of type {array.dtype}; numbers, strings, factors and arrays of "
-            "numbers are allowed."
-        )
-    if array.ndim > 1 or array.dtype.kind == "b":
-        return array
-    return array.astype(np.float64 if array.dtype.kind == "f" else np.int64, copy=False)
-
-
-def _from_objects(name: str, array: Array) -> Column:
-    """Return an object column: strings become a factor, arrays are stacked, numbers converted."""
-    if array.ndim == 1 and pd.api.types.infer_dtype(array, skipna=True) == "string":
-        return _factor(array)
-    first = next((value for value in array.ravel() if value is not None), None)
-    try:
-        if isinstance(first, (list, tuple, np.ndarray)) and array.ndim == 1:
-            return np.stack([np.asarray(value, dtype=np.float64) for value in array])
-        return np.asarray(pd.DataFrame(array.reshape(len(array), -1)), dtype=np.float64).reshape(
-            array.shape
-        )
-    except (TypeError, ValueError) as error:
-        raise DataError(f"column {name!r} is neither all numbers nor all strings.") from error
-
-
-def _factor(values: Array) -> pd.Categorical:
-    codes, levels = pd.factorize(values, sort=True)
-    return pd.Categorical.from_codes(codes, categories=pd.Index(levels, dtype=object))
 
 
 def _check_known(data: object, needs: Mapping[str, Sequence[str]]) -> None:
@@ -380,28 +219,25 @@ def _check_finite(frame: Frame, name: str, error: type[DeepRegressError]) -> Non
         )
 
 
-def _complete(frame: Frame, weight: Vector, na: str, *, named: bool) -> Array:
+def _complete(masks: Mapping[str, Array], n_obs: int, na: str) -> Array:
     """Return which rows miss nothing, after the warning or error that `na` asks for."""
-    masks = {f"{name!r}": _missing(values) for name, values in frame.columns.items()}
-    if not named:
-        masks["weights"] = np.isnan(weight)
     counts = {name: int(mask.sum()) for name, mask in masks.items() if mask.any()}
-    keep = np.ones(frame.n_obs, dtype=bool)
+    keep = np.ones(n_obs, dtype=bool)
     if not counts:
         return keep
     for mask in masks.values():
         keep &= ~mask
     where = listing(f"{name} ({count})" for name, count in counts.items())
-    dropped = frame.n_obs - int(keep.sum())
+    dropped = n_obs - int(keep.sum())
     if na == "raise":
         raise DataError(
-            f"{dropped} of {frame.n_obs} rows miss values, in {where}, the first in row "
+            f"{dropped} of {n_obs} rows miss values, in {where}, the first in row "
             f"{int(np.argmin(keep))} (counting from 0); na='drop' leaves them out."
         )
-    if dropped == frame.n_obs:
+    if dropped == n_obs:
         raise DataError(f"no row is complete: all {dropped} rows miss values, in {where}.")
     warnings.warn(
-        f"{dropped} of {frame.n_obs} rows dropped: values are missing in {where}.",
+        f"{dropped} of {n_obs} rows dropped: values are missing in {where}.",
         DroppedRowsWarning,
         stacklevel=3,
     )
@@ -432,10 +268,6 @@ def _drop_unused_levels(frame: Frame) -> Frame:
 
 def _response(frame: Frame, text: str, names: Sequence[str], weight: Vector) -> Response:
     """Return the response; a factor, string or bool response becomes its codes 0, 1, ..."""
-    reader = _READERS.get(text.partition("(")[0].strip())
-    if reader is not None:
-        lower, upper, entry = reader(frame, text)
-        return Response(lower, upper, weight, entry, text, None)
     values = frame.evaluate(text, names)
     levels: tuple[str, ...] | None = None
     if isinstance(values, pd.Categorical):
@@ -458,3 +290,33 @@ def _response(frame: Frame, text: str, names: Sequence[str], weight: Vector) -> 
             f"first where {came}."
         )
     return Response(y, y, weight, None, text, levels)
+
+
+def _bounds(frame: Frame, text: str, names: Sequence[str], known: Sequence[str]) -> Bounds | None:
+    """Return what a response form says of the rows, None of a plain expression."""
+
+    def evaluate(expression: str) -> Column:
+        values = frame.evaluate(expression, names)
+        if isinstance(values, pd.Categorical) or values.shape[:1] != (frame.n_obs,):
+            return values
+        # a comparison such as `status == "dead"` is false, not missing, where status is missing
+        used = [
+            name for name in names if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", expression)
+        ]
+        missing = np.any([_missing(frame[name]) for name in used], axis=0)
+        return np.where(missing, np.nan, values) if np.any(missing) else values
+
+    return read_form(text, evaluate, frame.n_obs, known=known)
+
+
+def _of_bounds(bounds: Bounds, weight: Vector, text: str) -> Response:
+    return Response(
+        bounds.lower,
+        bounds.upper,
+        weight,
+        bounds.entry,
+        text,
+        None,
+        exit=bounds.exit,
+        trials=bounds.trials,
+    )

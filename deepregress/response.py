@@ -3,31 +3,19 @@
     lower_i <= y_i <= upper_i      equal for exact rows, open at -inf or +inf
     entry_i < y_i <= exit_i        the row is among the data only because its y lies in between
 
-A form is a call on the left side of a formula:
-
-    Surv(time, event)   Surv(entry, time, event)          right censored, left truncated
-    Surv(lower, upper, type="interval2")                  bounds; missing ones are open
-    cens(y, lower=, upper=)                               values at or beyond a limit are censored
-    interval(lower, upper)                                as interval2
-    trunc(y, lower=, upper=)                              lower < y <= upper, others are not seen
-    cbind(y1, y2)                                         several responses, (n_obs, d)
-    cbind(successes, failures), successes / trials        of a binomial count
+Which rows are known in which way is said by a form on the left side of the formula
+(`response_forms`); a plain expression is exact.
 
 References: Klein & Moeschberger (2003), Survival Analysis, section 3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 
 from deepregress.linalg import Array, Matrix, Vector
-
-Evaluate = Callable[[str], Any]
-"""From an expression, such as `log(time)`, to its column."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,8 @@ PACKAGE = ROOT / "deepregress"
 # which lies above the members: inside a folder the order is base, members, __init__.
 FLOORS = {
     0: ("errors", "linalg", "groups"),
-    0.5: ("remainder", "response"),
+    0.4: ("response",),
+    0.5: ("remainder", "response_forms", "frame"),
     1: ("formula", "penalty", "data", "codec", "datasets"),
     2: ("basis.base", "basis.*", "gating", "bijectors", "architecture"),
     2.5: ("families.kernels", "families.censoring", "families.numerical", "families.support"),
@@ -48,11 +49,12 @@ FLOORS = {
     10: ("smoothing", "inference", "significance"),
     10.1: ("sparse",),
     10.2: ("sparse_fit",),
+    10.25: ("selection",),
     10.3: ("corrected",),
     10.5: ("prediction",),
     10.6: ("quantities", "grids", "term_tests", "variance_components", "comparison"),
     10.7: ("effects",),
-    10.8: ("diagnostics", "basis_dimension"),
+    10.8: ("diagnostics", "basis_dimension", "panels"),
     10.9: ("printing", "goodness"),
     11: ("summary", "plotting", "saved"),
     11.3: ("check",),
@@ -61,7 +63,10 @@ FLOORS = {
     13: ("model",),
     14: ("",),
 }
-SHARED = {"errors", "linalg", "groups", "response", "data", "codec", "datasets"}
+SHARED = {
+    *("errors", "linalg", "groups", "frame", "response", "response_forms"),
+    *("data", "codec", "datasets"),
+}
 DESIGN_LEG = {"remainder", "formula", "penalty", "basis", "gating", "terms", "design"}
 FAMILY_LEG = {"architecture", "bijectors", "families", "networks"}
 TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras"}

@@ -15,7 +15,6 @@ from deepregress.data import (
     Response,
     column_names,
     prediction_frame,
-    register_response,
     training_set,
 )
 from deepregress.errors import (
@@ -266,19 +265,6 @@ def test_levels_of_a_polars_categorical_do_not_depend_on_what_came_before():
     pl.Series(["z", "b", "a"], dtype=pl.Categorical)
     frame = Frame.read(pl.DataFrame({"g": pl.Series(["b", "a"], dtype=pl.Categorical)}), ["g"])
     assert list(frame["g"].categories) == ["a", "b"]
-
-
-def test_calls_on_the_left_side_can_be_registered(monkeypatch):
-    def between(frame, text):
-        assert text == "between(y, w)"
-        return frame["y"], frame["y"] + frame["w"], None
-
-    monkeypatch.setattr("deepregress.data._READERS", {})
-    register_response("between", between)
-    _, response = train(GOOD, response="between(y, w)", response_variables=("y", "w"))
-    assert response.upper.tolist() == [2.0, 4.0, 4.0]
-    assert not response.exact
-    assert response.label == "between(y, w)"
 
 
 def test_a_response_gives_its_rows():
