@@ -134,6 +134,7 @@ def fit(
         response_variables=parsed.response_variables,
         weights=weights,
         na=na,
+        known=given.known,
     )
     given = given.for_response(response)
     given.check(response)
