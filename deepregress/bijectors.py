@@ -10,9 +10,7 @@ through a rounded exp or sigmoid and no probability needs clipping.
     probit:   h = Phi(eta)          logit h = log Phi(eta) - log Phi(-eta)
     cloglog:  h = 1 - exp(-exp(eta))
     cauchit:  h = 1/2 + atan(eta) / pi
-    logshiftto1:  h = 1 + exp(eta)         parameters above 1, such as degrees of freedom
-    logit12:  h = 1 + 1 / (1 + exp(-eta))  between 1 and 2, the power of a Tweedie variance
-    tan_half: h = 2 atan(eta)              angles
+    atanh:    h = tanh(eta)                log(1 - h^2) without cancellation
 
 References: McCullagh & Nelder (1989), Generalized Linear Models, section 4.3.
 """
@@ -51,12 +49,15 @@ class Link:
         Its `forward` is h (the inverse link), its `inverse` the link.
     log, logit : callable, optional
         log h(eta) and logit h(eta) without cancellation, where h maps to (0, inf) or (0, 1).
+    complement : callable, optional
+        log(1 - h(eta)^2) without cancellation, where h maps to (-1, 1).
     """
 
     name: str
     bijector: Any
     log: Map | None = field(default=None, repr=False)
     logit: Map | None = field(default=None, repr=False)
+    complement: Map | None = field(default=None, repr=False)
 
     def inverse(self, eta: Tensor) -> Tensor:
         """h(eta): from the predictor to the parameter."""
@@ -76,6 +77,12 @@ class Link:
             return self.logit(eta)
         theta = self.inverse(eta)
         return tf.math.log(theta) - tf.math.log1p(-theta)
+
+    def complement_inverse(self, eta: Tensor) -> Tensor:
+        """log(1 - h(eta)^2)."""
+        if self.complement is not None:
+            return self.complement(eta)
+        return tf.math.log1p(-tf.square(self.inverse(eta)))
 
 
 def _same(eta: Tensor) -> Tensor:
@@ -112,6 +119,11 @@ def _probit_logit(eta: Tensor) -> Tensor:
     return log_normal_cdf(eta) - log_normal_cdf(-eta)
 
 
+def _tanh_complement(eta: Tensor) -> Tensor:
+    # 1 - tanh(eta)^2 = 4 / ((1 + exp(2 eta)) (1 + exp(-2 eta)))
+    return 2.0 * math.log(2.0) - softplus(2.0 * eta) - softplus(-2.0 * eta)
+
+
 class _Elementwise(tfb.Bijector):  # type: ignore[misc,name-defined]
     """A link given by its formula and the formula of its inverse."""
 
@@ -143,10 +155,6 @@ def _cauchit_logit(eta: Tensor) -> Tensor:
     return tf.math.log(tf.atan2(one, -eta)) - tf.math.log(tf.atan2(one, eta))
 
 
-def _logit12(theta: Tensor) -> Tensor:
-    return tf.math.log(theta - 1.0) - tf.math.log(2.0 - theta)
-
-
 def _cloglog(eta: Tensor) -> Tensor:
     return -tf.math.expm1(-tf.exp(eta))
 
@@ -169,28 +177,16 @@ def links() -> dict[str, Link]:
         "identity": Link("identity", tfb.Identity()),
         "log": Link("log", tfb.Exp(), log=_same),
         "softplus": Link("softplus", _Elementwise("softplus", softplus, tfp.math.softplus_inverse)),
-        "logshiftto1": Link(
-            "logshiftto1",
-            _Elementwise("logshiftto1", lambda x: 1.0 + tf.exp(x), lambda t: tf.math.log(t - 1.0)),
-            log=softplus,
-        ),
         "sqrt": Link("sqrt", tfb.Square()),
         "inverse": Link("inverse", tfb.Reciprocal()),
         "logit": Link("logit", tfb.Sigmoid(), logit=_same),
-        "logit12": Link(
-            "logit12",
-            _Elementwise("logit12", lambda x: 1.0 + tf.sigmoid(x), _logit12),
-        ),
-        "tan_half": Link(
-            "tan_half",
-            _Elementwise("tan_half", lambda x: 2.0 * tf.atan(x), lambda t: tf.tan(0.5 * t)),
-        ),
         "probit": Link("probit", tfb.NormalCDF(), logit=_probit_logit),
         "cloglog": Link(
             "cloglog",
             _Elementwise("cloglog", _cloglog, lambda p: tf.math.log(-tf.math.log1p(-p))),
             logit=_cloglog_logit,
         ),
+        "atanh": Link("atanh", tfb.Tanh(), complement=_tanh_complement),
         "cauchit": Link(
             "cauchit",
             _Elementwise("cauchit", _cauchit, lambda p: tf.tan(math.pi * (p - 0.5))),

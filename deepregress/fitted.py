@@ -177,7 +177,9 @@ class FittedModel(Estimates):
         which : str
             "mean", "median", "variance"; "params" (on their own scale), "linear" (predictors),
             "terms" (their summands, which add up to them); "quantile", "cdf", "pdf", "logpdf" at
-            `at`; "prob", the probability of each level, or of the counts in `at`.
+            `at`; "prob", the probability of each level, or of the counts in `at`; and what only
+            some families have: "covariance" and "correlation" (n_obs, d, d) of a vector,
+            "class_prob" of a mixture.
         at : number or array, optional
             Probabilities for "quantile", else values of the response: one number, (m,) values for
             all rows, or (n_obs, m) values of the rows. By default the response in `newdata`.
@@ -204,7 +206,13 @@ class FittedModel(Estimates):
         PredictionError
             The rows do not fit the model, or the arguments do not fit each other.
         """
-        quantities.check(which, at=at, uncertain=se or interval is not None, parameter=parameter)
+        quantities.check(
+            which,
+            at=at,
+            uncertain=se or interval is not None,
+            parameter=parameter,
+            further=tuple(self.family.further),
+        )
         quantities.check_level(interval, "interval")
         excluded = self._predictors.excluded(exclude)
         chosen = self._predictors.of_parameter(parameter)
@@ -221,6 +229,9 @@ class FittedModel(Estimates):
             )
             return _indexed(table, newdata)
         eta = self._eta(newdata, frame, excluded)
+        if which in self.family.further:
+            y = self._responses(newdata) if self.family.further[which] else None
+            return _indexed(quantities.further(self.family, which, eta, y), newdata)
         if which in quantities.AT:
             return _indexed(self._at(newdata, which, eta, at), newdata)
         cov = self._predictors.eta_cov(frame, excluded) if error.wanted else None
@@ -305,6 +316,9 @@ class FittedModel(Estimates):
             raise PredictionError("which='quantile' needs at=, the probabilities, such as at=0.9.")
         if at is None:
             y = self._responses(newdata)
+            if self.family.multivariate and which in ("pdf", "logpdf"):
+                value = self.family.logpdf(y, eta)
+                return np.exp(value) if which == "pdf" else value
             return quantities.at_values(self.family, which, eta, y[:, None])[:, 0]
         return quantities.at_values(self.family, which, eta, at)
 

@@ -2,11 +2,13 @@
 
 A parameter with several predictors is a group of parameters, each with one predictor of its own and
 the name `group[element]`: `logits[B]` and `logits[C]`, `loc[1]` and `loc[2]`. The name of the group
-stands for all its members, that of a parameter without brackets for itself.
+stands for all its members, that of a parameter without brackets for itself. The elements of a
+vector response are named by its columns, `cbind(y, z)`, or numbered.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable
 
 
@@ -29,3 +31,20 @@ def members(given: str, names: Iterable[str]) -> list[str]:
 def groups(names: Iterable[str]) -> tuple[str, ...]:
     """The groups of parameters, each once, in the order of their first members."""
     return tuple(dict.fromkeys(group_of(name) for name in names))
+
+
+def element_names(response: str, n: int) -> tuple[str, ...]:
+    """Names of the n elements of a vector response, from its text in the formula.
+
+    Examples
+    --------
+    >>> element_names("cbind(y, log(z))", 2), element_names("Y", 2)
+    (('y', 'log(z)'), ('1', '2'))
+    """
+    numbered = tuple(str(k) for k in range(1, n + 1))
+    if not response.startswith("cbind("):
+        return numbered
+    call = ast.parse(response.replace("`", "'"), mode="eval").body
+    given = call.args if isinstance(call, ast.Call) else []
+    names = [a.value if isinstance(a, ast.Constant) else ast.unparse(a) for a in given]
+    return tuple(str(name) for name in names) if len(names) == n else numbered

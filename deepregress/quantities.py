@@ -40,18 +40,22 @@ def check(
     at: object,
     uncertain: object,
     parameter: object,  # noqa: D417
+    further: Sequence[str] = (),
 ) -> None:
     """Refuse combinations of `predict`'s arguments that have no meaning.
+
+    `further` names the quantities that only this family has.
 
     Raises
     ------
     PredictionError
         Naming the argument and what is allowed.
     """
-    if which not in KINDS:
+    kinds = (*KINDS, *further)
+    if which not in kinds:
         raise PredictionError(
-            f"predict(which={which!r}) is not one of {', '.join(KINDS)}"
-            f"{suggestion(str(which), KINDS)}"
+            f"predict(which={which!r}) is not one of {', '.join(kinds)}"
+            f"{suggestion(str(which), kinds)}"
         )
     if at is not None and which not in AT:
         raise PredictionError(f"predict(which={which!r}) takes no at=; only {listing(AT)} do.")
@@ -73,11 +77,31 @@ def check_level(level: float | None, argument: str) -> None:
         )
 
 
-def rowwise(family: Family, which: str, eta: Matrix) -> Vector:
-    """Mean, median or variance of each row, (n_obs,)."""
+def rowwise(family: Family, which: str, eta: Matrix) -> Array:
+    """Mean, median or variance of each row, (n_obs,); mean and variance of a vector (n_obs, d).
+
+    Raises
+    ------
+    PredictionError
+        A vector response has no median.
+    """
     if which == "median":
+        _refuse_vectors(family, which)
         return family.quantile(np.full(len(eta), 0.5), eta)
     return family.mean(eta) if which == "mean" else family.variance(eta)
+
+
+def _refuse_vectors(family: Family, which: str) -> None:
+    if family.multivariate:
+        raise PredictionError(
+            f"which={which!r} is for a response of one number; {family.name!r} has a vector."
+        )
+
+
+def further(family: Family, which: str, eta: Matrix, y: Array | None) -> Array | pd.DataFrame:
+    """A quantity that only this family has: an array (n_obs, ...), or a table by column."""
+    answer = family.further_quantity(which, eta, y)
+    return pd.DataFrame(answer) if isinstance(answer, dict) else answer
 
 
 def at_values(family: Family, which: str, eta: Matrix, at: Array) -> Array:
@@ -112,6 +136,7 @@ def at_values(family: Family, which: str, eta: Matrix, at: Array) -> Array:
         raise PredictionError(
             f"at has shape {values.shape}; give a number, (m,) values, or ({n}, m) of the rows."
         )
+    _refuse_vectors(family, which)
     function = _at_functions(family)[which]
     columns = np.broadcast_to(np.atleast_1d(values), (n, *np.atleast_1d(values).shape[-1:]))
     m = columns.shape[1]
@@ -151,7 +176,7 @@ def _at_functions(family: Family) -> dict[str, Callable[[Array, Matrix], Vector]
 def level_probabilities(
     family: Family, eta: Matrix, levels: tuple[str, ...] | None
 ) -> pd.DataFrame:
-    """Probability of each level of a response with two levels, (n_obs, n_levels).
+    """Probability of each level of a response of classes, (n_obs, n_levels).
 
     Raises
     ------
@@ -166,8 +191,7 @@ def level_probabilities(
             else f"which='prob' is for a discrete response; {family.name!r} is continuous: "
             "use 'cdf' or 'pdf'."
         )
-    names = levels or ("0", "1")
-    codes = np.arange(len(names), dtype=np.float64)
+    names, codes = family.classes(levels)
     return pd.DataFrame(at_values(family, "prob", eta, codes), columns=list(names))
 
 
@@ -250,6 +274,8 @@ class Answer:
 
     def _shown(self, function: Callable[[Matrix], Vector]) -> Vector | pd.DataFrame:
         estimate = function(self.eta)
+        if estimate.ndim > 1:
+            return self._by_element(function, estimate.shape[1])
         if self.cov is None:
             return estimate
         slope = gradient(function, self.eta)
@@ -261,6 +287,17 @@ class Answer:
             limits = self._through_link(function, int(depends[0]))
         return self.error.table(estimate, se, limits)
 
+    def _by_element(self, function: Callable[[Matrix], Matrix], n: int) -> pd.DataFrame:
+        """A vector-valued quantity as a table by element."""
+        columns: dict[tuple[str, ...], Vector] = {}
+        for j, name in zip(range(n), self.family.elements, strict=True):
+            answer = self._shown(_column(function, j))
+            if isinstance(answer, pd.DataFrame):
+                columns |= {(name, str(each)): answer[each].to_numpy() for each in answer}
+            else:
+                columns[(name,)] = answer
+        return by_key(columns)
+
     def _through_link(self, function: Callable[[Matrix], Vector], u: int) -> tuple[Vector, Vector]:
         """Limits of the one predictor that the function depends on, carried through it."""
         cov = np.zeros(len(self.eta)) if self.cov is None else self.cov[:, u, u]
@@ -270,6 +307,10 @@ class Answer:
         above[:, u] += width
         ends = np.sort(np.column_stack([function(below), function(above)]), axis=1)
         return ends[:, 0], ends[:, 1]
+
+
+def _column(function: Callable[[Matrix], Matrix], j: int) -> Callable[[Matrix], Vector]:
+    return lambda eta: function(eta)[:, j]
 
 
 def by_key(columns: dict[tuple[str, ...], Vector]) -> pd.DataFrame:

@@ -1,19 +1,20 @@
 """A fitted model as a file: its fields through `codec`, without pickle.
 
-The family goes by its name and the names of its links, networks by their configuration and weights;
-callbacks of training stay behind.
+The family goes by its name, its parameters with the names of their links, and its other fields;
+networks by their configuration and weights; callbacks of training stay behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from deepregress import codec
+from deepregress.bijectors import link
 from deepregress.errors import PredictionError
-from deepregress.families.base import Family, family
+from deepregress.families.base import Family, Parameter, registered
 from deepregress.solvers.base import Training
 
 
@@ -25,18 +26,12 @@ def write(path: str | Path, content: Mapping[str, Any]) -> None:
     PredictionError
         A link is a bijector of the user's, which has no name to be saved by.
     """
-    given: Family = content["family"]
-    links = {parameter.name: parameter.link.name for parameter in given.parameters}
-    custom = [name for name, link in links.items() if link == "custom"]
-    if custom:
-        raise PredictionError(
-            f"cannot save: the link of {custom[0]!r} is a bijector of your own, without a name."
-        )
     settings = {
         name: replace(value, callbacks=()) if isinstance(value, Training) else value
         for name, value in content["settings"].items()
     }
-    tree, arrays = codec.encode({**content, "family": (given.name, links), "settings": settings})
+    described = _described(content["family"])
+    tree, arrays = codec.encode({**content, "family": described, "settings": settings})
     codec.write(path, tree, arrays=arrays)
 
 
@@ -50,5 +45,43 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     archive = codec.read(path)
     content: dict[str, Any] = codec.decode(archive.tree, archive.arrays)
-    name, links = content["family"]
-    return {**content, "family": family(name, links)}
+    return {**content, "family": _made(content["family"])}
+
+
+@dataclass(frozen=True)
+class SavedFamily:
+    """A family by names: its parameters (name, link, meaning, units) and its other fields."""
+
+    name: str
+    parameters: tuple[tuple[str, str, str, int], ...]
+    options: dict[str, Any]
+
+
+def _described(value: Any) -> Any:
+    """A family, or a tuple that holds some, by names; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(_described(each) for each in value)
+    if not isinstance(value, Family):
+        return value
+    custom = [p.name for p in value.parameters if p.link.name == "custom"]
+    if custom:
+        raise PredictionError(
+            f"cannot save: the link of {custom[0]!r} is a bijector of your own, without a name."
+        )
+    parameters = tuple((p.name, p.link.name, p.about, p.units) for p in value.parameters)
+    others = [each.name for each in fields(value) if each.name != "parameters"]
+    options = {name: _described(getattr(value, name)) for name in others}
+    return SavedFamily(value.name, parameters, options)
+
+
+def _made(value: Any) -> Any:
+    """The value that `_described` was given."""
+    if isinstance(value, tuple):
+        return tuple(_made(each) for each in value)
+    if not isinstance(value, SavedFamily):
+        return value
+    parameters = tuple(
+        Parameter(name, link(given), about, units) for name, given, about, units in value.parameters
+    )
+    options = {name: _made(each) for name, each in value.options.items()}
+    return registered(value.name)(parameters, **options)

@@ -29,6 +29,11 @@ CHUNK_SIZES = (1024, 8192)
 """Rows per compiled call: short data pad to the first, all others run in chunks of the last."""
 
 
+WIDE = 5
+"""Number of predictors from which on XLA is slow to compile and, as it computes shared values again
+and again, to run: plain TensorFlow then takes all rows of the Hessians in one batch."""
+
+
 class Likelihood(Protocol):
     """Anything with a row-wise log-likelihood."""
 
@@ -48,6 +53,8 @@ def derivatives(
     family: Likelihood, rows: Mapping[str, Tensor], eta: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The kernel of l (n,), g (n, U) and packed W (n, U (U + 1) / 2)."""
+    if eta.shape[1] >= WIDE:
+        return _wide_derivatives(family, rows, eta)
     rowwise, gradient, hessian = _row_derivatives(family, rows, tf.unstack(eta, axis=1))
     return rowwise, tf.stack(gradient, axis=1), tf.stack(hessian, axis=1)
 
@@ -56,6 +63,11 @@ def third(
     family: Likelihood, rows: Mapping[str, Tensor], eta: Tensor, weight: Tensor
 ) -> tuple[Tensor]:
     """The kernel of v (n, U) at weights (n, U (U + 1) / 2)."""
+    if eta.shape[1] >= WIDE:
+        with tf.GradientTape() as tape:
+            tape.watch(eta)
+            total = tf.reduce_sum(weight * _wide_derivatives(family, rows, eta)[2])
+        return (tape.gradient(total, eta, unconnected_gradients="zero"),)
     parts = tf.unstack(eta, axis=1)
     with tf.GradientTape() as tape:
         tape.watch(parts)
@@ -126,6 +138,23 @@ def _row_derivatives(
     return rowwise, gradient, hessian
 
 
+def _wide_derivatives(
+    family: Likelihood, rows: Mapping[str, Tensor], eta: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows of all Hessians at once, as one batch of backward passes."""
+    with tf.GradientTape() as outer:
+        outer.watch(eta)
+        with tf.GradientTape() as inner:
+            inner.watch(eta)
+            rowwise = family.log_likelihood(rows, eta)
+            total = tf.reduce_sum(rowwise)
+        gradient = inner.gradient(total, eta, unconnected_gradients="zero")
+        sums = tf.reduce_sum(gradient, axis=0)
+    hessian = outer.jacobian(sums, eta, unconnected_gradients="zero")
+    W = [-hessian[k, :, m] for k, m in upper_pairs(eta.shape[1])]
+    return rowwise, gradient, tf.stack(W, axis=1)
+
+
 _compiling = threading.Lock()
 """Two threads that ask for a new kernel at once would both compile it."""
 
@@ -148,5 +177,7 @@ def _compiled(
         return kernel(family, rows, *arguments[:leading])
 
     specs = [tf.TensorSpec(shape, tf.float64) for shape in shapes]
+    jit = shapes[0][1] < WIDE
+    compiled = tf.function(of_columns, jit_compile=jit, autograph=False)
     # the concrete function skips the dispatch of tf.function, half the cost of a small chunk
-    return tf.function(of_columns, jit_compile=True, autograph=False).get_concrete_function(*specs)  # type: ignore[no-any-return]
+    return compiled.get_concrete_function(*specs)  # type: ignore[no-any-return]
