@@ -10,6 +10,9 @@ through a rounded exp or sigmoid and no probability needs clipping.
     probit:   h = Phi(eta)          logit h = log Phi(eta) - log Phi(-eta)
     cloglog:  h = 1 - exp(-exp(eta))
     cauchit:  h = 1/2 + atan(eta) / pi
+    logshiftto1:  h = 1 + exp(eta)         parameters above 1, such as degrees of freedom
+    logit12:  h = 1 + 1 / (1 + exp(-eta))  between 1 and 2, the power of a Tweedie variance
+    tan_half: h = 2 atan(eta)              angles
     atanh:    h = tanh(eta)                log(1 - h^2) without cancellation
 
 References: McCullagh & Nelder (1989), Generalized Linear Models, section 4.3.
@@ -155,6 +158,10 @@ def _cauchit_logit(eta: Tensor) -> Tensor:
     return tf.math.log(tf.atan2(one, -eta)) - tf.math.log(tf.atan2(one, eta))
 
 
+def _logit12(theta: Tensor) -> Tensor:
+    return tf.math.log(theta - 1.0) - tf.math.log(2.0 - theta)
+
+
 def _cloglog(eta: Tensor) -> Tensor:
     return -tf.math.expm1(-tf.exp(eta))
 
@@ -177,9 +184,22 @@ def links() -> dict[str, Link]:
         "identity": Link("identity", tfb.Identity()),
         "log": Link("log", tfb.Exp(), log=_same),
         "softplus": Link("softplus", _Elementwise("softplus", softplus, tfp.math.softplus_inverse)),
+        "logshiftto1": Link(
+            "logshiftto1",
+            _Elementwise("logshiftto1", lambda x: 1.0 + tf.exp(x), lambda t: tf.math.log(t - 1.0)),
+            log=softplus,
+        ),
         "sqrt": Link("sqrt", tfb.Square()),
         "inverse": Link("inverse", tfb.Reciprocal()),
         "logit": Link("logit", tfb.Sigmoid(), logit=_same),
+        "logit12": Link(
+            "logit12",
+            _Elementwise("logit12", lambda x: 1.0 + tf.sigmoid(x), _logit12),
+        ),
+        "tan_half": Link(
+            "tan_half",
+            _Elementwise("tan_half", lambda x: 2.0 * tf.atan(x), lambda t: tf.tan(0.5 * t)),
+        ),
         "probit": Link("probit", tfb.NormalCDF(), logit=_probit_logit),
         "cloglog": Link(
             "cloglog",
