@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -219,16 +219,11 @@ class Objective:
 
     def on_rows(self, rows: Array) -> Objective:
         """The objective on some rows, given by their numbers."""
-        columns = {
-            each.name: getattr(self.response, each.name)[rows]
-            for each in fields(self.response)
-            if isinstance(getattr(self.response, each.name), np.ndarray)
-        }
         units = tuple(
             replace(unit, X=np.ascontiguousarray(unit.X[rows]), offset=unit.offset[rows])
             for unit in self.units
         )
-        return replace(self, response=replace(self.response, **columns), units=units)
+        return replace(self, response=self.response.take(rows), units=units)
 
     def _with_unit(self, unit: int, changed: Unit) -> Objective:
         units = (*self.units[:unit], changed, *self.units[unit + 1 :])

@@ -11,7 +11,9 @@ References: Klein & Moeschberger (2003), Survival Analysis, section 3.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -54,7 +56,7 @@ class Response:
         """Number of rows."""
         return int(self.lower.shape[0])
 
-    @property
+    @cached_property
     def exact(self) -> bool:
         """Whether every row is observed exactly."""
         return self.lower is self.upper or bool(np.array_equal(self.lower, self.upper))
@@ -73,12 +75,16 @@ class Response:
         upper = np.where(np.isfinite(self.upper), self.upper, self.lower)
         return np.asarray(lower + 0.5 * (upper - lower))
 
-    def rows(self) -> dict[str, Array]:
+    def rows(self) -> Mapping[str, Array]:
         """Return what a family needs of each row to compute its log-likelihood.
 
         Columns that say nothing are left out: "upper" and the masks of exact, right, left and
         interval-censored rows (1 where a row is so) are there where some row is censored.
         """
+        return self._rows
+
+    @cached_property
+    def _rows(self) -> Mapping[str, Array]:
         rows: dict[str, Array] = {"lower": self.lower}
         if not self.exact:
             exact = self.lower == self.upper

@@ -286,8 +286,8 @@ def _solution(point: Point, status: Status, trace: tuple[Step, ...]) -> Solution
 def _reported_information(problem: Problem, state: State) -> Matrix:
     """H, or the expected information where the model is a generalised linear one, as in R."""
     objective = problem.objective
-    family = objective.family
-    if not family.exponential or (family.n_units > 1 and problem.dispersion is None):
+    family, plain = objective.family, objective.response.plain
+    if not (family.exponential and plain) or (family.n_units > 1 and problem.dispersion is None):
         return state.at.H
     H, first = state.at.H.copy(), objective.slices[0]
     H[first, first] = objective.fisher_information(state.coef)
