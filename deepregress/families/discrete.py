@@ -8,17 +8,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import scipy.special
+import tensorflow as tf
 import tensorflow_probability as tfp
 
-from deepregress.bijectors import link
+from deepregress.bijectors import Tensor, link, softplus
 from deepregress.families.base import Family, Parameter, Value, register
+from deepregress.families.counted import NUMERICALLY_ZERO, Counted, edge
+from deepregress.families.counting import Count
 from deepregress.linalg import Array, Matrix, Vector
 
 tfd = tfp.distributions
-
-NUMERICALLY_ZERO = 1e-8
-"""A fitted probability or mean below this says that the likelihood rises towards infinite
-coefficients: Newton stops on that way where nothing more is gained."""
 
 
 @register
@@ -55,7 +54,7 @@ class Bernoulli(Family):
     def boundary(self, eta: Matrix) -> str | None:
         mean = self.mean(eta)
         extreme = int(np.sum((mean < NUMERICALLY_ZERO) | (mean > 1.0 - NUMERICALLY_ZERO)))
-        return _edge("probabilities numerically 0 or 1", extreme, len(eta))
+        return edge("probabilities numerically 0 or 1", extreme, len(eta))
 
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
         deviance: Vector = -2.0 * (
@@ -63,9 +62,11 @@ class Bernoulli(Family):
         )
         return deviance
 
-    def cdf(self, y: Array, eta: Matrix) -> Vector:
-        below = 1.0 - self.mean(eta)
-        return np.where(y < 0, 0.0, np.where(y < 1, below, 1.0))
+    def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return tf.where(y < 1.0, -softplus(values["prob"].logit), tf.zeros_like(y))
+
+    def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return tf.where(y < 1.0, -softplus(-values["prob"].logit), -np.inf * tf.ones_like(y))
 
     def quantile(self, probability: Array, eta: Matrix) -> Vector:
         return np.where(probability <= 1.0 - self.mean(eta), 0.0, 1.0)
@@ -73,7 +74,7 @@ class Bernoulli(Family):
 
 @register
 @dataclass(frozen=True)
-class Poisson(Family):
+class Poisson(Counted):
     """Poisson distribution of a count.
 
     P(y) = mean^y exp(-mean) / y!;  mean and variance `mean`.
@@ -81,70 +82,23 @@ class Poisson(Family):
 
     name: ClassVar[str] = "poisson"
     about: ClassVar[str] = "counts, variance equal to the mean"
-    support: ClassVar[str] = "counts 0, 1, 2, ..."
-    bounds: ClassVar[tuple[float, float]] = (0.0, np.inf)
     exponential: ClassVar[bool] = True
-    discrete: ClassVar[bool] = True
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
         return (Parameter("mean", link("log"), "mean, counts"),)
 
+    def count(self, values: Mapping[str, Value]) -> Count:
+        return Count(values["mean"].log)
+
     def density(self, values: Mapping[str, Value]) -> Any:
         return tfd.Poisson(log_rate=values["mean"].log, force_probs_to_zero_outside_support=True)
-
-    def in_support(self, y: Array) -> Array:
-        return np.asarray(np.isfinite(y) & (y >= 0) & (y == np.floor(y)))
 
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
         # half a count keeps the start finite for an all-0 response
         total = float(weights.sum())
         return {"mean": (float(weights @ y) + 0.5) / (total + 0.5)}
 
-    def boundary(self, eta: Matrix) -> str | None:
-        extreme = int(np.sum(self.mean(eta) < NUMERICALLY_ZERO))
-        return _edge("means numerically 0", extreme, len(eta))
-
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
         deviance: Vector = 2.0 * (scipy.special.xlogy(y, y / mean) - (y - mean))
         return deviance
-
-    def quantile(self, probability: Array, eta: Matrix) -> Vector:
-        return count_quantile(self, probability, eta)
-
-
-def _edge(what: str, extreme: int, n_obs: int) -> str | None:
-    if not extreme:
-        return None
-    return (
-        f"fitted {what} in {extreme} of {n_obs} rows: some terms separate the response, so that "
-        "their coefficients are infinite and their standard errors mean nothing"
-    )
-
-
-def count_quantile(family: Family, probability: Array, eta: Matrix) -> Vector:
-    """Smallest count y with F(y) >= probability, by doubling and bisection on the cdf.
-
-    Parameters
-    ----------
-    family : Family
-        Of a response on 0, 1, 2, ...
-    probability : array, broadcastable to (n_obs,)
-    eta : Matrix, (n_obs, U)
-
-    Returns
-    -------
-    Vector
-        (n_obs,); infinite where probability is 1.
-    """
-    p = np.broadcast_to(np.asarray(probability, dtype=np.float64), (len(eta),))
-    lower = np.full(len(eta), -1.0)
-    upper = np.maximum(1.0, np.ceil(family.mean(eta)))
-    while np.any(short := (family.cdf(upper, eta) < p) & (p < 1.0)):
-        lower = np.where(short, upper, lower)
-        upper = np.where(short, 2.0 * upper, upper)
-    while np.any(upper - lower > 1.0):
-        middle = np.floor((lower + upper) / 2.0)
-        enough = family.cdf(middle, eta) >= p
-        upper, lower = np.where(enough, middle, upper), np.where(enough, lower, middle)
-    return np.where(p < 1.0, upper, np.inf)
