@@ -10,22 +10,27 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from deepregress import summary
+from deepregress import comparison, quantities, summary
+from deepregress import variance_components as components
+from deepregress.assembly import assemble
+from deepregress.comparison import Compared
+from deepregress.corrected import CorrectedInference, SmoothingUncertainty
 from deepregress.data import Frame, Response
 from deepregress.design import Design
-from deepregress.errors import PredictionError
+from deepregress.errors import FitError, PredictionError
 from deepregress.families.base import Family
+from deepregress.goodness import Fit, Goodness
 from deepregress.grids import Profile
 from deepregress.inference import Inference
 from deepregress.linalg import Matrix
 from deepregress.prediction import Deep, Estimate, Predictors
 from deepregress.solvers.base import Solution
-from deepregress.summary import Fit, Goodness, Summary
+from deepregress.summary import Summary
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +116,56 @@ class Estimates:
         return self._fit.edf_total
 
     @cached_property
+    def cov_corrected(self) -> pd.DataFrame:
+        """Covariance of the coefficients that allows for the uncertainty of smoothing parameters.
+
+        Of Wood, Pya & Saefken (2016); equal to `cov` where none was estimated.
+
+        Raises
+        ------
+        FitError
+            The model has networks.
+        PredictionError
+            It was saved without its training rows.
+        """
+        index = self._predictors.coef_index
+        return pd.DataFrame(self._corrected.cov, index=index, columns=index)
+
+    def corrected(self) -> Self:
+        """The same model with `cov_corrected` in the place of `cov`.
+
+        Its standard errors, bands, intervals, draws and tests allow for the uncertainty of the
+        smoothing parameters; estimates and degrees of freedom are the same.
+
+        Examples
+        --------
+        >>> import deepregress as dr
+        >>> model = dr.fit("accel ~ s(times)", dr.datasets.load("mcycle"))
+        >>> se = model.partial_effect("s(times)", grid={"times": [20.0]})["se"]
+        >>> wider = model.corrected().partial_effect("s(times)", grid={"times": [20.0]})["se"]
+        >>> bool((wider > se).all())
+        True
+        """
+        return dataclasses.replace(
+            self, inference=dataclasses.replace(self.inference, cov=self._corrected.cov)
+        )
+
+    @cached_property
+    def edf2(self) -> pd.Series:
+        """Degrees of freedom by (parameter, term), corrected as `cov_corrected`."""
+        rows = {
+            (unit.parameter, label): float(self._corrected.edf[places].sum())
+            for unit in self._predictors.units
+            for label, places in unit.places.items()
+        }
+        return _by_term(rows, "edf2")
+
+    @property
+    def edf2_total(self) -> float:
+        """Sum of the corrected degrees of freedom; a constant dispersion counts one."""
+        return float(self._corrected.edf.sum())
+
+    @cached_property
     def sp(self) -> pd.Series:
         """Smoothing parameters by (parameter, term), in mgcv's scaling.
 
@@ -133,6 +188,11 @@ class Estimates:
     def aic(self) -> float:
         """-2 loglik + 2 edf_total."""
         return self._fit.aic
+
+    @property
+    def aic_corrected(self) -> float:
+        """-2 loglik + 2 edf2_total: R's `AIC` of a fit by mgcv, for choosing between models."""
+        return -2.0 * self.loglik + 2.0 * self.edf2_total
 
     @property
     def bic(self) -> float:
@@ -159,15 +219,60 @@ class Estimates:
         """Tables of coefficients, smooths and networks; prints as R's summary.gam."""
         return summary.summarise(self._fit, self._goodness, self.deep, self.formula)
 
-    def anova(self) -> pd.DataFrame:
-        """One test per term: Wald tests of linear terms, tests of smooths being zero.
+    def anova(self, *others: Estimates, test: str | None = "auto") -> pd.DataFrame:
+        """One test per term; or, given other models of the same data, a comparison with them.
+
+        Terms: Wald tests of linear terms, tests of smooths and random effects being zero. Models:
+        analysis of deviance, each model against the one before.
+
+        Parameters
+        ----------
+        *others : FittedModel
+        test : {"auto", "Chisq", "F"} or None
+            Between models; "auto": F where a dispersion is estimated.
 
         Returns
         -------
         DataFrame
-            edf, ref_df, test, statistic, p_value by (parameter, term).
+            edf, ref_df, test, statistic, p_value by (parameter, term); of several models resid_df,
+            resid_dev, df, deviance, statistic, p_value.
+
+        Raises
+        ------
+        FitError
+            The models are of different data, responses or families.
         """
+        if others:
+            models = [model._compared for model in (self, *others)]
+            return comparison.comparison(models, test=test)
         return summary.anova_table(self._fit, self._goodness.weight)
+
+    def variance_components(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Standard deviations of random effects, smooths and residuals, with limits.
+
+        Parameters
+        ----------
+        level : float
+            Of the limits; they come from the curvature of the marginal likelihood.
+
+        Returns
+        -------
+        DataFrame
+            std_dev, lower, upper by (parameter, term); one row per penalty. A random effect's is
+            the standard deviation of its levels, a smooth's that of its coefficients by its raw
+            penalty (mgcv's gam.vcomp), "Residual" the square root of the constant dispersion.
+
+        Raises
+        ------
+        FitError
+            The model has networks.
+        PredictionError
+            It was saved without its training rows.
+        """
+        quantities.check_level(level, "level")
+        return components.variance_components(
+            self._predictors, self.solution, self._uncertainty, level=level
+        )
 
     def sample_coef(self, n: int = 1000, *, seed: int = 0) -> pd.DataFrame:
         """Draws from the posterior N(coef, cov) of the coefficients, one per row."""
@@ -181,6 +286,39 @@ class Estimates:
         effects_ = () if self.deep is None else self.deep.effects
         estimate = Estimate(self.solution.coef, self.inference.cov)
         return Predictors.of(self.family, self.designs, estimate, effects_)
+
+    @cached_property
+    def _uncertainty(self) -> SmoothingUncertainty:
+        if self.deep is not None:
+            raise FitError(
+                "the uncertainty of smoothing parameters is not known for a model with networks: "
+                "those of its multipliers were chosen on rows that each network had not seen"
+            )
+        frame, response = self._training()
+        objective, _ = assemble(self.family, response, self.designs, frame)
+        return SmoothingUncertainty.of(objective, self.solution)
+
+    @cached_property
+    def _corrected(self) -> CorrectedInference:
+        return CorrectedInference.of(self._uncertainty, self.solution, self.inference)
+
+    @cached_property
+    def _compared(self) -> Compared:
+        _, response = self._training()
+        modelled = sum(bool(unit.index) for unit in self._predictors.units)
+        modelled -= len(self.solution.held)
+        inference = self.inference
+        return Compared(
+            label=", ".join(f"{name}: {text}" for name, text in self.formula.items()),
+            family=self.family,
+            response=response,
+            eta=self._training_eta,
+            loglik=self.loglik,
+            df=float((inference.edf1 + self._corrected.edf - inference.edf).sum()),
+            scale=self._fit.scale,
+            generalized_linear=self.family.exponential and modelled == 1 and response.plain,
+            criterion=self.solution.criterion,
+        )
 
     @cached_property
     def _fit(self) -> Fit:

@@ -7,13 +7,9 @@ the r = edf1 best determined directions of f; with k = floor(r), nu = r - k the 
 
 A term c that its penalties can shrink to zero is a random effect of variance zero or more, and zero
 lies on the edge. With the other variances at their estimates, the likelihood ratio is a quadratic
-form in c, whose distribution follows from that of c without the effect, N(0, V_e + V_cr S_r V_rc):
+form in c, whose distribution follows from that of c without the effect, N(0, C):
 
-    T = c' M c ~ sum_i w_i chi2(1),   M = K_cc + K_cr S_r^-1 K_rc,   K = ((V_p)_(c,r))^-1,
-
-w_i the eigenvalues of (V_e + V_cr S_r V_rc) M, r the other random effects with their penalty S_r.
-Without r that is the likelihood ratio; with them it weights by their covariance what the ratio
-weights by its inverse, as mgcv does, which changes the power and not the size.
+    T = c' M c ~ sum_i w_i chi2(1),    w_i the eigenvalues of C M            (module `term_tests`)
 
 All are over a chi2 of the residual degrees of freedom where a dispersion is estimated.
 
@@ -31,8 +27,7 @@ import scipy.linalg
 import scipy.optimize
 import scipy.stats
 
-from deepregress.errors import FitError
-from deepregress.linalg import Factor, Matrix, Vector
+from deepregress.linalg import Matrix, Vector
 
 LEAST_SADDLE = 0.05
 """Distance of the contour from the pole at 0, at least, in units of the nearest branch point."""
@@ -112,33 +107,8 @@ def _fractional(z: Vector, whole: int, part: float, sign: float) -> float:
     return float(z[: whole - 1] @ z[: whole - 1] + a * a + 2.0 * cross * a * b + part * b * b)
 
 
-@dataclass(frozen=True)
-class OtherEffects:
-    """Random effects beside the tested one.
-
-    Parameters
-    ----------
-    cross : Matrix, (p, q)
-        Block of V_p between the tested coefficients and theirs.
-    cov : Matrix, (q, q)
-        Their block of V_p.
-    precision : Matrix, (q, q)
-        Their penalty, lam S.
-    """
-
-    cross: Matrix
-    cov: Matrix
-    precision: Matrix
-
-
 def random_effect_test(
-    coef: Vector,
-    cov: Matrix,
-    cov_frequentist: Matrix,
-    *,
-    others: OtherEffects | None,
-    rank: int,
-    residual_df: float | None,
+    coef: Vector, metric: Matrix, null_cov: Matrix, *, rank: int, residual_df: float | None
 ) -> Test:
     """Test that a term without unpenalised directions is zero.
 
@@ -146,28 +116,16 @@ def random_effect_test(
     ----------
     coef : Vector, (p,)
         The term's coefficients.
-    cov, cov_frequentist : Matrix, (p, p)
-        Their blocks of V_p and V_e.
-    others : OtherEffects or None
+    metric : Matrix, (p, p)
+        M, positive definite.
+    null_cov : Matrix, (p, p)
+        C, the covariance of the coefficients where the effect is zero.
     rank : int
         Number of directions that the data inform about, the reference degrees of freedom.
     residual_df : float or None
         Where a dispersion is estimated.
-
-    Raises
-    ------
-    FitError
-        A covariance is singular.
     """
-    p, M, null_cov = len(coef), cov, cov_frequentist
-    if others is None:
-        M = _inverse(cov)
-    else:
-        joint = np.block([[cov, others.cross], [others.cross.T, others.cov]])
-        K = _inverse(joint)
-        M = K[:p, :p] + K[:p, p:] @ _inverse(others.precision) @ K[p:, :p]
-        null_cov = cov_frequentist + others.cross @ others.precision @ others.cross.T
-    L = scipy.linalg.cholesky((M + M.T) / 2.0, lower=True)
+    L = scipy.linalg.cholesky((metric + metric.T) / 2.0, lower=True)
     weights = np.maximum(scipy.linalg.eigvalsh(L.T @ null_cov @ L)[::-1][:rank], 0.0)
     statistic = float(np.sum((L.T @ coef) ** 2))
     if not rank or weights[0] == 0.0:
@@ -176,13 +134,6 @@ def random_effect_test(
     if residual_df is not None:
         statistic /= rank
     return Test(statistic, rank, residual_df, p_value)
-
-
-def _inverse(P: Matrix) -> Matrix:
-    factor = Factor.of(P)
-    if factor is None:
-        raise FitError("the covariance of a term's coefficients is singular: it cannot be tested")
-    return factor.inverse()
 
 
 def _tail(statistic: float, weights: Vector, residual_df: float | None) -> float:

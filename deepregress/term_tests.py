@@ -1,9 +1,18 @@
 """Which test each smooth term of a fitted model gets (METHODS 4).
 
 A term whose penalties leave some function free is tested as a smooth, one that they can shrink to
-zero as a random effect: `bs="re"`, `"ts"`, `"cs"`, `"fs"`, `"mrf"`, `select=True`. Of the other
-terms the random effects (`bs="re"`) count as such in the distribution without the effect, the rest
-as functions that are there, which is how mgcv tells them apart.
+zero as a random effect: `bs="re"`, `"ts"`, `"cs"`, `"fs"`, `"mrf"`, `select=True`. Its statistic is
+c' M c, and without it c ~ N(0, C), with
+
+    M = S_c + G_cc - G_co (G_oo + S_o)^-1 G_oc,    G = H + H_r S_r^-1 H_r',
+    C = V_e + V_cr S_r V_rc,
+
+r the other random effects (`bs="re"`), o all other terms. Without r, M is the inverse of the block
+of V_p and the statistic the likelihood ratio. With r, the ratio would have their marginal
+covariance in the place of its inverse in G; G is as in mgcv, whose statistics and p-values these
+are. C is right for both, so the size of the test is too.
+
+Reference: Wood (2013), doi:10.1093/biomet/ast038.
 """
 
 from __future__ import annotations
@@ -13,11 +22,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from deepregress.basis.random_effect import RandomEffect
+from deepregress.errors import FitError
 from deepregress.inference import Inference
 from deepregress.linalg import Array, Factor, Matrix
 from deepregress.penalty import Quadratic
 from deepregress.prediction import Predictors
-from deepregress.significance import OtherEffects, Test, random_effect_test, smooth_test
+from deepregress.significance import Test, random_effect_test, smooth_test
 from deepregress.solvers.base import Solution
 from deepregress.terms.smooth import SmoothColumns
 
@@ -45,15 +55,37 @@ def term_test(
             residual_df=residual_df,
         )
     r = np.setdiff1d(random_effects(predictors), place)
-    others = OtherEffects(cov[np.ix_(place, r)], cov[np.ix_(r, r)], solution.S[np.ix_(r, r)])
+    null_cov = inference.cov_frequentist[own]
+    if len(r):
+        cross = cov[np.ix_(place, r)]
+        null_cov = null_cov + cross @ solution.S[np.ix_(r, r)] @ cross.T
     return random_effect_test(
         coef,
-        cov[own],
-        inference.cov_frequentist[own],
-        others=others if len(r) else None,
-        rank=informed_directions(predictors, solution.H, place),
+        _metric(solution, cov[own], place, r),
+        null_cov,
+        rank=informed_directions(predictors, solution, place),
         residual_df=residual_df,
     )
+
+
+def _metric(solution: Solution, cov: Matrix, place: Array, r: Array) -> Matrix:
+    """M, from the term's block of V_p where there are no other random effects r."""
+    if not len(r):
+        return _factor(cov).inverse()
+    G = solution.H + solution.H[:, r] @ _factor(solution.S[np.ix_(r, r)]).solve(solution.H[r])
+    o = np.setdiff1d(np.arange(len(G)), [*place, *r, *solution.held])
+    M = solution.S[np.ix_(place, place)] + G[np.ix_(place, place)]
+    if len(o):
+        P = G[np.ix_(o, o)] + solution.S[np.ix_(o, o)]
+        M = M - G[np.ix_(place, o)] @ _factor(P).solve(G[np.ix_(o, place)])
+    return np.asarray(M)
+
+
+def _factor(P: Matrix) -> Factor:
+    factor = Factor.of(P)
+    if factor is None:
+        raise FitError("a random effect cannot be tested: the covariance of the others is singular")
+    return factor
 
 
 def random_effects(predictors: Predictors) -> Array:
@@ -71,22 +103,23 @@ def shrinks_to_zero(predictors: Predictors, place: Array) -> bool:
     """Whether the penalties of the term at `place` of the joint vector leave nothing free."""
     total = np.zeros((len(place), len(place)))
     for index, S in _penalties(predictors):
-        if index.start == place[0] and len(S) == len(place):
-            total += S / np.linalg.norm(S)
+        if index.start <= place[0] and place[-1] < index.stop:
+            own = S[np.ix_(place - index.start, place - index.start)]
+            total += own / np.linalg.norm(own)
     return Quadratic.of(total).rank == len(place)
 
 
-def informed_directions(predictors: Predictors, H: Matrix, place: Array) -> int:
+def informed_directions(predictors: Predictors, solution: Solution, place: Array) -> int:
     """Number of directions of a term that the data tell from the unpenalised ones of all others.
 
     The rank of H_cc - H_co (H_oo + S_o)^-1 H_oc, c the term, o the others. It does not depend on
     the smoothing parameters, so penalties are taken as large as the information of their blocks.
     """
-    P = H.copy()
+    H, P = solution.H, solution.H.copy()
     for index, S in _penalties(predictors):
-        if index.start != place[0]:
+        if not index.start <= place[0] < index.stop:
             P[index, index] += S * (np.trace(H[index, index]) / np.trace(S))
-    o = np.setdiff1d(np.arange(len(H)), place)
+    o = np.setdiff1d(np.arange(len(H)), [*place, *solution.held])
     factor = Factor.of(P[np.ix_(o, o)])
     A = H[np.ix_(place, place)]
     if factor is not None:
