@@ -239,7 +239,7 @@ def _complete(masks: Mapping[str, Array], n_obs: int, na: str) -> Array:
     warnings.warn(
         f"{dropped} of {n_obs} rows dropped: values are missing in {where}.",
         DroppedRowsWarning,
-        stacklevel=3,
+        stacklevel=5,
     )
     return keep
 
@@ -253,7 +253,7 @@ def _positive(weight: Vector) -> Array:
         warnings.warn(
             f"{int(zero.sum())} of {len(weight)} rows left out: their weight is 0.",
             DroppedRowsWarning,
-            stacklevel=3,
+            stacklevel=5,
         )
     return np.asarray(~zero)
 

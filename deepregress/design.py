@@ -53,6 +53,8 @@ CHUNK_ROWS = 32768
 # Columns of unit length whose part orthogonal to earlier terms is shorter are dependent: the square
 # root of the machine precision, as in mgcv.
 DEPENDENT = float(np.sqrt(np.finfo(float).eps))
+# From a check of dropped columns up to the line that calls `fit`.
+STACKLEVEL = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +275,7 @@ def build_designs(
     Warns
     -----
     DeepRegressWarning
-        Columns of a smooth are dropped because earlier terms span them.
+        Columns of a smooth are dropped because another one of the same variables spans them.
     """
     terms = {name: _terms(parsed.predictors[name]) for name in parameters or parsed.predictors}
     _check_networks(terms, parsed.networks)
@@ -350,7 +352,8 @@ def _identifiable(blocks: list[Block], frame: Frame, parameter: str) -> list[Blo
         if isinstance(block.recipe, SmoothColumns) and block.recipe.nested:
             dropped = dependent_columns(R[:, [*kept, *own]], block.n_coef)
             if dropped:
-                _report(block, block.recipe, dropped, parameter)
+                smooths = [result.get(b.label, b) for b in nested[: nested.index(block)]]
+                _check_dropped(block, block.recipe, dropped, smooths, parameter)
                 result[block.label] = _without(block, block.recipe, dropped)
             own = [start + j for j in range(block.n_coef) if j not in dropped]
         kept += own
@@ -384,25 +387,39 @@ def _nested(columns: Sequence[ColumnBlock]) -> list[ColumnBlock]:
 
 def _takes_part(block: ColumnBlock) -> bool:
     """Whether a block can span or be spanned: random effects are told apart by their penalties."""
-    return not isinstance(block.recipe, SmoothColumns) or block.recipe.nested
+    if isinstance(block.recipe, SmoothColumns):
+        return block.recipe.nested
+    return block.sparsity is None
 
 
-def _report(
-    block: ColumnBlock, recipe: SmoothColumns, dropped: Sequence[int], parameter: str
+def _check_dropped(
+    block: ColumnBlock,
+    recipe: SmoothColumns,
+    dropped: Sequence[int],
+    earlier: Sequence[ColumnBlock],
+    parameter: str,
 ) -> None:
-    """Warn that columns are dropped; refuse to drop all of them."""
+    """Refuse to drop all columns; warn where another smooth of the same covariates spans them.
+
+    Dropping those of smooths of fewer covariates, s(x) + te(x, z), is how a larger term is meant.
+    """
     where = f"{block.label} in the formula for {parameter!r}"
     if len(dropped) == block.n_coef:
         advice = "leave it out"
         if recipe.levels is not None:
             advice = f"make {recipe.by!r} an ordered factor, whose first level is the reference"
         raise FormulaError(f"{where} spans nothing that other terms do not span already; {advice}.")
-    warnings.warn(
-        f"{where}: {len(dropped)} of its {block.n_coef} columns dropped, because earlier terms of "
-        "the same variables span them.",
-        DeepRegressWarning,
-        stacklevel=4,
-    )
+    for other in earlier:
+        if isinstance(other.recipe, SmoothColumns) and (
+            other.term != block.term and set(other.recipe.covariates) == set(recipe.covariates)
+        ):
+            warnings.warn(
+                f"{where}: {len(dropped)} of its {block.n_coef} columns dropped, because "
+                f"{other.label}, a smooth of the same variables, spans them.",
+                DeepRegressWarning,
+                stacklevel=STACKLEVEL,
+            )
+            return
 
 
 def dependent_columns(R: Matrix, n_later: int) -> list[int]:

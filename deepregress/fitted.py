@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepregress import check, diagnostics, effects, grids, plotting, quantities, saved
+from deepregress import check, diagnostics, effects, grids, panels, plotting, quantities, saved
 from deepregress.data import Frame, prediction_frame
 from deepregress.errors import PredictionError
 from deepregress.estimates import Estimates
@@ -97,30 +97,51 @@ class FittedModel(Estimates):
             simultaneous=simultaneous,
         )
 
-    def plot(self, parameter: str | None = None, *, level: float = 0.95) -> Figure:
+    def plot(
+        self,
+        parameter: str | None = None,
+        *,
+        terms: str | Sequence[str] | None = None,
+        parametric: bool = True,
+        level: float = 0.95,
+    ) -> Figure:
         """Draw every term with its band on one page.
+
+        Curves have a rug and, for the first parameter, partial residuals; functions of two numbers
+        their standard error beside them, of three are cut at quantiles of the third; random effects
+        are drawn against normal scores.
 
         Parameters
         ----------
         parameter : str, optional
             Only the terms of this parameter or group of parameters.
+        terms : label or sequence of labels, optional
+            Only these terms, "s(x)".
+        parametric : bool
+            Whether linear terms and factors are drawn too.
         level : float
             Of the bands.
 
         Raises
         ------
         PredictionError
-            No predictor has a term.
+            No predictor has a term, or not these.
         """
         quantities.check_level(level, "level")
         units = self._predictors.of_parameter(parameter)
         places = [place for u in units for place in grids.places(self._predictors, u)]
+        if terms is not None:
+            places = grids.chosen(places, [terms] if isinstance(terms, str) else terms)
+        elif not parametric:
+            places = [place for place in places if place.kind != "linear"]
         if not places:
-            raise PredictionError("there is nothing to plot: the formula has no term.")
-        source = plotting.Source(
+            raise PredictionError("there is nothing to plot: the formula has no such term.")
+        source = panels.Source(
             self._predictors, self._profile, *self._training(), self._training_eta, self.edf
         )
-        return plotting.effects_figure([source.panel(place, level) for place in places])
+        return plotting.effects_figure(
+            [panel for place in places for panel in source.panels(place, level)]
+        )
 
     def plot_diagnostics(self, *, seed: int = 0) -> Figure:
         """Draw QQ plot, residuals against fitted, histogram and response against fitted.

@@ -9,7 +9,7 @@ a usual value.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -210,6 +210,27 @@ def places(predictors: Predictors, u: int) -> list[Place]:
     return found
 
 
+def chosen(known: Sequence[Place], labels: Sequence[str]) -> list[Place]:
+    """The places of some terms, by their labels.
+
+    Raises
+    ------
+    PredictionError
+        There is no such term.
+    """
+    found: list[Place] = []
+    for label in labels:
+        own = [place for place in known if any(same_label(each, label) for each in place.labels)]
+        if not own:
+            names = list(dict.fromkeys(place.labels[0] for place in known))
+            raise PredictionError(
+                f"{label!r} is not a term with an effect{suggestion(str(label), names)}; "
+                f"they are {listing(names)}."
+            )
+        found += own
+    return found
+
+
 def _deep_variables(unit: Predictor, network: NetworkBlock) -> tuple[str, ...]:
     """Columns of the table that a network reads, or the terms that it is orthogonal to."""
     protected = set(unit.effects[network.label].protected.tolist())
@@ -254,7 +275,7 @@ def grid_of(place: Place, profile: Profile, points: int | None) -> pd.DataFrame 
     table = pd.DataFrame(rows, columns=[*factors, *numeric])
     if place.by and not place.levels:
         table[place.by] = 1.0
-    return _with_levels(table, profile)
+    return _with_levels(table, place, profile)
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +307,7 @@ def shown_at(
         table = _one_dimensional(given)
         if place.levels and place.by not in given:
             levels = pd.DataFrame({place.by: list(place.levels)})
-            table = _with_levels(levels.merge(table, how="cross"), profile)
+            table = _with_levels(levels.merge(table, how="cross"), place, profile)
         else:
             return Shown(table, _complete(given, len(table), place, predictors, profile))
     else:
@@ -309,10 +330,11 @@ def _one_dimensional(columns: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(shown, index=pd.RangeIndex(n_obs)).reset_index(drop=True)
 
 
-def _with_levels(table: pd.DataFrame, profile: Profile) -> pd.DataFrame:
-    """The table with factors as Categoricals of the training levels."""
+def _with_levels(table: pd.DataFrame, place: Place, profile: Profile) -> pd.DataFrame:
+    """The table with factors as Categoricals of the levels of training, or of the term."""
     factors = {
-        name: pd.Categorical(table[name], categories=list(levels))
+        # a smooth may know levels without training rows, such as areas with neighbours
+        name: pd.Categorical(table[name], categories=list(place.coded.get(name, levels)))
         for name, levels in profile.levels.items()
         if name in table and not isinstance(levels[0], bool)
     }

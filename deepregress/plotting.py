@@ -11,22 +11,21 @@ and no display or global state is needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import scipy.spatial
+import scipy.special
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from deepregress.data import Frame, Response
-from deepregress.diagnostics import Checks
-from deepregress.effects import effect, partial_effect, working_residuals
-from deepregress.grids import Place, Profile, grid_of, shown_at
+from deepregress.diagnostics import Checks, normal_scores
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.prediction import Predictors
+from deepregress.panels import MOST_CURVES, Panel
 
 INK, BAND, POINTS, ACCENT = "#1f3b57", "#9db8d2", "#8a8a8a", "#b5482a"
 COLOURS = ("#1f3b57", "#b5482a", "#3f7d4e", "#8c6bb1", "#c28e0e", "#4c9db0")
@@ -42,144 +41,48 @@ OUTLIERS = 0.005
 """Share of partial residuals at either end that may fall outside a panel."""
 TOO_FAR = 0.1
 """A surface is not drawn farther from any row than this share of the panel, as in mgcv."""
+CONTOURS = 14
+MOST_IN_THREES = 15
+"""Of more panels four stand in a row."""
+MOST_BARS = 60
+"""Intervals of more random effects are pale."""
+MANY_NAMES = 20
+"""Points of more levels are smaller."""
+MOST_NAMES = 40
+"""Of more levels the names are left out."""
 STYLE = {"labelsize": 8, "titlesize": 9.5}
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """One effect to draw.
-
-    Parameters
-    ----------
-    title : str
-        Parameter and term.
-    note : str
-        What stands at the right of the title.
-    ylabel : str
-    table : DataFrame
-        Covariates, effect, se, lower, upper.
-    numeric, factors : tuple of str
-        Covariates of the table by kind.
-    rug : dict of str to Vector
-        Values of the numeric covariates in the training rows.
-    residuals : Vector or None
-        Partial residuals of the training rows, beside `rug`.
-    kind : {"grid", "rows"}
-        "rows": the table has the training rows, and no curve can show the effect.
-    """
-
-    title: str
-    note: str
-    ylabel: str
-    table: pd.DataFrame
-    numeric: tuple[str, ...]
-    factors: tuple[str, ...]
-    rug: dict[str, Vector]
-    residuals: Vector | None = None
-    kind: str = "grid"
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """What panels are made from."""
-
-    predictors: Predictors
-    profile: Profile
-    frame: Frame
-    response: Response
-    eta: Matrix
-    edf: pd.Series
-
-    def panel(self, place: Place, level: float) -> Panel:
-        """The panel of one term."""
-        unit = self.predictors.units[place.unit]
-        label, link = place.labels[0], self.predictors.family.parameters[place.unit].link.name
-        scale = unit.parameter if link == "identity" else f"{link}({unit.parameter})"
-        shown = partial_effect(
-            self.predictors,
-            place,
-            shown_at(self.predictors, place, self.profile, training=self.frame, grid=None),
-            self.profile,
-            level=level,
-            simultaneous=False,
-        )
-        axes, factors = self.profile.axes(place)
-        numeric, rows = tuple(axes), self._rows(place)
-        on_grid = grid_of(place, self.profile, 2) is not None and (numeric or factors)
-        return Panel(
-            title=label if len(self.predictors.units) == 1 else f"{unit.parameter}:  {label}",
-            note=self._note(place, unit.parameter, factors),
-            ylabel=f"effect on {scale}",
-            table=shown,
-            numeric=numeric,
-            factors=tuple(factors),
-            rug={name: np.asarray(self.frame[name], dtype=float)[rows] for name in numeric},
-            residuals=self._residuals(place, numeric, rows),
-            kind="grid" if on_grid else "rows",
-        )
-
-    def _rows(self, place: Place) -> Array:
-        """Training rows that the term is about: all, or those of the level of its `by`."""
-        if not place.levels:
-            return np.arange(self.frame.n_obs)
-        return np.flatnonzero(np.asarray(self.frame[place.by] == place.levels[0]))
-
-    def _note(self, place: Place, parameter: str, factors: Mapping[str, Sequence[object]]) -> str:
-        label = place.labels[0]
-        curves = math.prod(map(len, factors.values()))
-        each = f", {curves} levels of {' x '.join(factors)}" if curves > len(COLOURS) else ""
-        if place.kind == "smooth":
-            unit = f", at {place.by} = 1" if place.by and not place.levels else ""
-            return f"edf {self.edf[parameter, label]:.1f}{unit}{each}"
-        if place.kind == "linear":
-            return ""
-        value = effect(self.predictors, place, self.frame, self.profile).value
-        total = float(self.eta[:, place.unit].var())
-        share = float(value.var()) / total if total > 0 else 0.0
-        return f"sd {value.std():.2g}, {100 * share:.0f} % of the variance of the predictor"
-
-    def _residuals(self, place: Place, numeric: tuple[str, ...], rows: Array) -> Vector | None:
-        """Partial residuals where they can be read: curves of the first parameter, y continuous."""
-        single = (
-            len(numeric) == 1 and len(place.variables) == 1 and not (place.by and not place.levels)
-        )
-        if not single or place.unit != 0 or self.predictors.family.discrete:
-            return None
-        value = effect(self.predictors, place, self.frame, self.profile).value
-        added = working_residuals(self.predictors, place.unit, self.eta, self.response.lower)
-        return np.asarray((value + added)[rows])
 
 
 def effects_figure(panels: Sequence[Panel]) -> Figure:
     """All effects on one page, panels in the order given."""
     n = len(panels)
-    n_columns = n if n <= 3 else 2 if n == 4 else 3
+    n_columns = n if n <= 3 else 2 if n == 4 else 3 if n <= MOST_IN_THREES else 4
     n_rows = math.ceil(n / n_columns)
     figure = Figure(figsize=(4.3 * n_columns, 3.3 * n_rows), layout="constrained", dpi=120)
+    groups: dict[str, list[Axes]] = {}
     for i, panel in enumerate(panels):
         ax = figure.add_subplot(n_rows, n_columns, i + 1)
         _dress(ax, panel.title, panel.note)
-        _draw(ax, panel)
+        alike = [p for p in panels if p is panel or p.together and p.together == panel.together]
+        _DRAW[panel.kind](ax, panel, alike)
+        if panel.together and panel.kind == "curve":
+            groups.setdefault(panel.together, []).append(ax)
+    for together in groups.values():
+        limits = np.array([ax.get_ylim() for ax in together])
+        for ax in together:
+            ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
     return figure
 
 
-def _draw(ax: Axes, panel: Panel) -> None:
-    if panel.kind == "rows":
-        _histogram(ax, panel.table["effect"].to_numpy(dtype=float))
-        ax.set_xlabel(panel.ylabel, fontsize=STYLE["labelsize"])
-        ax.set_ylabel("rows", fontsize=STYLE["labelsize"])
-        return
-    if len(panel.numeric) == 2:
-        _surface(ax, panel)
-        return
-    if panel.numeric:
-        _curves(ax, panel)
-        ax.set_ylabel(panel.ylabel, fontsize=STYLE["labelsize"])
-    else:
-        _levels(ax, panel)
+def _histogram(ax: Axes, panel: Panel, _: Sequence[Panel]) -> None:
+    """Distribution over the training rows of an effect."""
+    values = panel.table["effect"].to_numpy(dtype=float)
+    ax.hist(values, bins=min(40, max(8, int(np.sqrt(len(values))))), color=BAND, ec="white", lw=0.4)
+    ax.axvline(0.0, color="0.5", lw=0.7)
+    _labels(ax, panel.ylabel, "rows")
 
 
-def _curves(ax: Axes, panel: Panel) -> None:
+def _curves(ax: Axes, panel: Panel, _: Sequence[Panel]) -> None:
     """Curves with bands, rug and partial residuals; one curve per level of factors."""
     name = panel.numeric[0]
     ax.axhline(0.0, color="0.75", lw=0.7, zorder=0)
@@ -190,17 +93,21 @@ def _curves(ax: Axes, panel: Panel) -> None:
             (_level(key), part)
             for key, part in panel.table.groupby(keys, observed=True, sort=False)
         ]
-    few = len(groups) <= len(COLOURS)
+    few = len(groups) <= MOST_CURVES
     for i, (label, part) in enumerate(groups):
         colour = COLOURS[i % len(COLOURS)] if few else INK
         x = part[name].to_numpy(dtype=float)
         if few:
             band, alpha = (BAND, 0.55) if len(groups) == 1 else (colour, 0.18)
             ax.fill_between(x, part["lower"], part["upper"], color=band, alpha=alpha, lw=0)
-        ax.plot(x, part["effect"], color=colour, lw=1.6 if few else 0.7, label=label)
+        width, opacity = (1.6, 1.0) if few else (0.8, max(0.25, min(0.8, 12 / len(groups))))
+        ax.plot(x, part["effect"], color=colour, lw=width, alpha=opacity, label=label)
     if len(groups) > 1 and few:
         title = ", ".join(panel.factors)
-        ax.legend(title=title, fontsize=7, title_fontsize=7, frameon=False)
+        ax.legend(
+            title=title, fontsize=7, title_fontsize=7, frameon=False, handlelength=1.2,
+            loc="center left", bbox_to_anchor=(1.0, 0.5), borderaxespad=0.2,
+        )  # fmt: skip
     ends = ("lower", "upper") if few else ("effect", "effect")
     low, high = _range(panel.table[ends[0]], panel.table[ends[1]])
     shown = panel.rug.get(name, np.zeros(0))
@@ -217,20 +124,25 @@ def _curves(ax: Axes, panel: Panel) -> None:
         shown[some], np.zeros(len(some)), "|", color="0.35", ms=5, alpha=0.5, mew=0.6,
         transform=ax.get_xaxis_transform(), clip_on=False,
     )  # fmt: skip
-    ax.set_xlabel(name, fontsize=STYLE["labelsize"])
+    _labels(ax, name, panel.ylabel)
 
 
-def _levels(ax: Axes, panel: Panel) -> None:
+def _levels(ax: Axes, panel: Panel, _: Sequence[Panel]) -> None:
     """Points with intervals for the levels of factors."""
-    names = [_level(row) for row in panel.table[list(panel.factors)].to_numpy().tolist()]
-    place = np.arange(len(names))
-    value = panel.table["effect"].to_numpy(dtype=float)
-    below, above = value - panel.table["lower"], panel.table["upper"] - value
+    table = panel.table
+    names = [_level(row) for row in table[list(panel.factors)].to_numpy().tolist()]
     crowded = sum(map(len, names)) > LONG_LABELS
+    if len(names) > MOST_NAMES:
+        order = np.argsort(table["effect"].to_numpy(dtype=float), kind="stable")[::-1]
+        table, names = table.iloc[order], [""] * len(names)
+    place = np.arange(len(names))
+    value = table["effect"].to_numpy(dtype=float)
+    below, above = value - table["lower"], table["upper"] - value
     if crowded:
         place = place[::-1]
         ax.axvline(0.0, color="0.75", lw=0.7, zorder=0)
-        ax.errorbar(value, place, xerr=(below, above), fmt="o", ms=4, color=INK, ecolor=INK, lw=1.1)
+        size = 4.0 if len(names) <= MANY_NAMES else 2.5
+        ax.errorbar(value, place, xerr=(below, above), fmt="o", ms=size, color=INK, lw=0.28 * size)
         ax.set_yticks(place, names, fontsize=min(7.0, LEVELS_HEIGHT / len(names)))
         ax.set_ylim(-0.6, len(names) - 0.4)
         ax.set_xlabel(panel.ylabel, fontsize=STYLE["labelsize"])
@@ -248,30 +160,70 @@ def _level(values: Sequence[object]) -> str:
     return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
 
 
-def _surface(ax: Axes, panel: Panel) -> None:
-    """Filled contours over two covariates, with the training rows as points."""
+def _surface(ax: Axes, panel: Panel, alike: Sequence[Panel]) -> None:
+    """Filled contours of an effect; hatched where its band covers zero."""
+    across, up, value, hidden = _on_grid(panel, "effect")
+    size = max(float(np.abs(_on_grid(each, "effect")[2]).max()) for each in alike)
+    levels = MaxNLocator(CONTOURS, symmetric=True).tick_values(-size, size)
+    filled = ax.contourf(across, up, value, cmap="RdBu_r", levels=levels)
+    _, _, lower, _ = _on_grid(panel, "lower")
+    _, _, upper, _ = _on_grid(panel, "upper")
+    unclear = np.ma.masked_where(hidden, ((lower <= 0.0) & (upper >= 0.0)).astype(float))
+    if unclear.any():
+        with mpl.rc_context({"hatch.linewidth": 0.35, "hatch.color": "0.55"}):
+            ax.contourf(across, up, unclear, levels=[0.5, 1.5], colors="none", hatches=["////"])
+    _finish_surface(ax, panel, filled, f"{panel.ylabel} (hatched: band covers 0)")
+
+
+def _error(ax: Axes, panel: Panel, _: Sequence[Panel]) -> None:
+    """Filled contours of the standard error of a surface."""
+    across, up, value, _hidden = _on_grid(panel, "se")
+    levels = MaxNLocator(CONTOURS // 2).tick_values(float(value.min()), float(value.max()))
+    filled = ax.contourf(across, up, value, cmap="YlOrBr", levels=levels)
+    _finish_surface(ax, panel, filled, panel.ylabel)
+
+
+def _on_grid(panel: Panel, column: str) -> tuple[Matrix, Matrix, Matrix, Array]:
+    """Coordinates of the grid, values on it, and which points are too far from any row."""
     x_name, y_name = panel.numeric
-    part = panel.table
-    if panel.factors:
-        first = part.iloc[0]
-        for factor in panel.factors:
-            part = part[part[factor] == first[factor]]
-    wide = part.pivot(index=y_name, columns=x_name, values="effect")
-    x, y = panel.rug[x_name], panel.rug[y_name]
+    wide = panel.table.pivot(index=y_name, columns=x_name, values=column)
     across, up = np.meshgrid(wide.columns.to_numpy(float), wide.index.to_numpy(float))
-    value = np.ma.masked_where(_distance(across, up, x, y) > TOO_FAR, wide.to_numpy())
-    size = float(np.abs(value).max())
-    filled = ax.contourf(across, up, value, cmap="RdBu_r", vmin=-size, vmax=size, levels=14)
-    every_second = np.asarray(filled.levels)[::2]
-    lines = ax.contour(filled, levels=every_second, colors="0.25", linewidths=0.4)
+    hidden = _distance(across, up, panel.rug[x_name], panel.rug[y_name]) > TOO_FAR
+    return across, up, np.ma.masked_where(hidden, wide.to_numpy()), hidden
+
+
+def _finish_surface(ax: Axes, panel: Panel, filled: Any, label: str) -> None:
+    """Contour lines, training rows, colour bar and labels."""
+    x_name, y_name = panel.numeric
+    lines = ax.contour(filled, levels=np.asarray(filled.levels)[::2], colors="0.25", linewidths=0.4)
     ax.clabel(lines, fontsize=6)
+    x, y = panel.rug[x_name], panel.rug[y_name]
     some = thinned(len(x))
     ax.scatter(x[some], y[some], s=3, color="black", alpha=0.35, lw=0)
     bar = ax.figure.colorbar(filled, ax=ax, pad=0.02, aspect=30)
     bar.ax.tick_params(labelsize=7)
-    bar.set_label(panel.ylabel, fontsize=STYLE["labelsize"])
-    ax.set_xlabel(x_name, fontsize=STYLE["labelsize"])
-    ax.set_ylabel(y_name, fontsize=STYLE["labelsize"])
+    bar.set_label(label, fontsize=7.5)
+    _labels(ax, x_name, y_name)
+
+
+def _quantiles(ax: Axes, panel: Panel, _: Sequence[Panel]) -> None:
+    """Normal QQ plot of predicted random effects with their intervals."""
+    value = panel.table["effect"].to_numpy(dtype=float)
+    score = normal_scores(len(value))
+    some = _ends_and_middle(len(value))
+    bars = np.abs(panel.table[["lower", "upper"]].to_numpy(dtype=float) - value[:, None]).T
+    alpha = float(np.clip(30.0 / len(some), 0.12, 0.8))
+    ax.axhline(0.0, color="0.75", lw=0.7, zorder=0)
+    colour = BAND if len(some) > MOST_BARS else INK
+    low, high = value[some] - bars[0, some], value[some] + bars[1, some]
+    ax.vlines(score[some], low, high, color=colour, lw=0.9, alpha=max(alpha, 0.35))
+    ax.plot(score[some], value[some], "o", ms=3.5, color=INK, alpha=max(alpha, 0.6), mew=0)
+    if len(value) > 2:
+        # through the quartiles, as R's qqline
+        ends = np.quantile(value, [0.25, 0.75])
+        slope = float(np.ptp(ends)) / float(np.ptp(scipy.special.ndtri([0.25, 0.75])))
+        ax.axline((0.0, float(ends.mean())), slope=slope, color=ACCENT, lw=1.0, zorder=0)
+    _labels(ax, "normal score", panel.ylabel)
 
 
 def _distance(across: Matrix, up: Matrix, x: Vector, y: Vector) -> Matrix:
@@ -281,11 +233,6 @@ def _distance(across: Matrix, up: Matrix, x: Vector, y: Vector) -> Matrix:
     points = (np.column_stack([across.ravel(), up.ravel()]) - low) / size
     distance, _ = scipy.spatial.KDTree(rows).query(points)
     return np.asarray(distance).reshape(across.shape)
-
-
-def _histogram(ax: Axes, values: Vector) -> None:
-    ax.hist(values, bins=min(40, max(8, int(np.sqrt(len(values))))), color=BAND, ec="white", lw=0.4)
-    ax.axvline(0.0, color="0.5", lw=0.7)
 
 
 def _dress(ax: Axes, title: str, note: str = "") -> None:
@@ -300,11 +247,27 @@ def _dress(ax: Axes, title: str, note: str = "") -> None:
     for axis in (ax.xaxis, ax.yaxis):
         if type(axis.get_major_locator()).__name__ in ("AutoLocator", "MaxNLocator"):
             axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+            axis.set_major_formatter(FuncFormatter(_tick))
+
+
+_DRAW: dict[str, Callable[[Axes, Panel, Sequence[Panel]], None]] = {
+    "curve": _curves,
+    "levels": _levels,
+    "surface": _surface,
+    "error": _error,
+    "quantiles": _quantiles,
+    "rows": _histogram,
+}
 
 
 def _range(lower: pd.Series, upper: pd.Series) -> tuple[float, float]:
     low, high = float(lower.min()), float(upper.max())
     return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _tick(value: float, _: int | None) -> str:
+    """A tick label without a common factor, which would stand in the title's place."""
+    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
 def thinned(n: int) -> Array:

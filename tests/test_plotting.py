@@ -6,9 +6,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from matplotlib.figure import Figure
 
 from deepregress import datasets, networks
+from deepregress.errors import PredictionError
 from deepregress.fitted import FittedModel
 from deepregress.model import fit
 from deepregress.solvers.base import Training
@@ -62,7 +64,7 @@ def overlapping(figure: Figure) -> list[str]:
 def test_every_term_has_its_panel(mcycle: FittedModel, houses: FittedModel) -> None:
     assert list(axes_of(mcycle.plot())) == ["loc:  s(times)", "scale:  s(times)"]
     assert list(axes_of(mcycle.plot("scale"))) == ["scale:  s(times)"]
-    titles = [title.removeprefix("mean:  ") for title in axes_of(houses.plot())]
+    titles = list(axes_of(houses.plot()))
     assert titles == [
         "large", "city", "log(beds)", "sqft:type",
         "deep(longitude,latitude)", "deep(sqft,beds,baths)",
@@ -91,7 +93,7 @@ def test_partial_residuals_are_what_is_left_of_the_response(mcycle: FittedModel)
 
 
 def test_levels_are_points_with_intervals(houses: FittedModel) -> None:
-    ax = axes_of(houses.plot())["mean:  large"]
+    ax = axes_of(houses.plot())["large"]
     points = next(line for line in ax.lines if line.get_marker() == "o")
     effect = houses.partial_effect("large")
     assert points.get_ydata() == pytest.approx(effect["effect"].to_numpy())
@@ -143,5 +145,95 @@ def test_figures_need_no_display(mcycle: FittedModel, tmp_path) -> None:
     mcycle.plot().savefig(tmp_path / "plot.pdf")
     assert (tmp_path / "plot.pdf").stat().st_size > 5000
     many = fit("y ~ s(x)", pd.DataFrame({"x": np.linspace(0, 1, 5000), "y": np.arange(5000.0) % 7}))
-    points = axes_of(many.plot())["loc:  s(x)"].collections[-1].get_offsets()
+    points = axes_of(many.plot())["s(x)"].collections[-1].get_offsets()
     assert len(points) <= 800
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    n = 300
+    x, z, v = rng.uniform(size=(3, n))
+    g = rng.integers(0, 12, n)
+    area = rng.choice(list("ABCD"), n)
+    effects = rng.normal(size=12)
+    y = np.sin(6 * x) + x * z + effects[g] + 0.5 * (area == "B") + 0.3 * rng.normal(size=n)
+    factors = {"g": pd.Categorical(g.astype(str)), "area": area, "o": np.where(x > z, "p", "q")}
+    return pd.DataFrame({"x": x, "z": z, "v": v, "y": y, **factors})
+
+
+def test_random_effects_are_drawn_against_normal_scores(table: pd.DataFrame) -> None:
+    model = fit("y ~ s(x) + s(g, bs='re')", table)
+    ax = axes_of(model.plot())["s(g)"]
+    points = next(line for line in ax.lines if line.get_marker() == "o")
+    coef = model.coef["loc"].filter(like="s(g)").to_numpy()
+    assert points.get_ydata() == pytest.approx(np.sort(coef))
+    # Blom's scores of 12 draws
+    scores = scipy.stats.norm.ppf((np.arange(1, 13) - 0.375) / 12.25)
+    assert points.get_xdata() == pytest.approx(scores)
+    bars = np.array([path.vertices[:, 1] for path in ax.collections[0].get_paths()])
+    half = scipy.stats.norm.ppf(0.975) * model.std_error["loc"].filter(like="s(g)").to_numpy()
+    assert np.ptp(bars, axis=1) == pytest.approx(2 * half[np.argsort(coef)])
+
+
+def test_a_surface_has_its_standard_error_beside_it(table: pd.DataFrame) -> None:
+    figure = fit("y ~ te(x, z, k=3)", table).plot()
+    notes = [[t.get_text() for t in ax.texts[:1]] for ax in figure.axes if ax.get_title(loc="left")]
+    assert notes[1] == ["standard error"]
+    assert notes[0][0].startswith("edf ")
+    bars = [ax.get_ylabel() for ax in figure.axes if "colorbar" in ax.get_label()]
+    assert bars == ["effect on loc (hatched: band covers 0)", "standard error"]
+
+
+def test_functions_of_three_numbers_are_cut(table: pd.DataFrame) -> None:
+    model = fit("y ~ te(x, z, v, k=3)", table)
+    figure = model.plot()
+    panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
+    quantiles = table["v"].quantile([0.1, 0.5, 0.9])
+    for ax, value in zip(panels, quantiles, strict=True):
+        assert f"at v = {value:.3g}" in ax.texts[0].get_text()
+    # one scale of colours
+    limits = {ax.collections[0].get_clim() for ax in panels}
+    assert len(limits) == 1
+
+
+def test_smooths_of_the_levels_of_a_factor_have_one_scale(table: pd.DataFrame) -> None:
+    axes = axes_of(fit("y ~ s(x, by=o, k=5)", table).plot())
+    assert list(axes) == ["s(x):op", "s(x):oq"]
+    assert axes["s(x):op"].get_ylim() == axes["s(x):oq"].get_ylim()
+
+
+def test_areas_without_rows_are_drawn_by_name(table: pd.DataFrame) -> None:
+    near = {"A": ["B", "E"], "B": ["A", "C"], "C": ["B", "D"], "D": ["C", "E"], "E": ["A", "D"]}
+    model = fit(f"y ~ s(area, bs='mrf', xt={near})", table)
+    ax = axes_of(model.plot())["s(area)"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == list("ABCDE")
+    drawn = next(line for line in ax.lines if line.get_marker() == "o").get_ydata()
+    expected = model.predict({"area": list("ABCDE")}, which="terms", parameter="loc")["s(area)"]
+    assert drawn == pytest.approx(expected.to_numpy())
+    assert drawn[4] == pytest.approx((drawn[0] + drawn[3]) / 2, abs=1e-6)
+
+
+def test_terms_are_chosen(table: pd.DataFrame) -> None:
+    model = fit("y ~ area + z + s(x)", table)
+    assert list(axes_of(model.plot())) == ["area", "z", "s(x)"]
+    assert list(axes_of(model.plot(parametric=False))) == ["s(x)"]
+    assert list(axes_of(model.plot(terms="z"))) == ["z"]
+    assert list(axes_of(model.plot(terms=["s( x )", "area"]))) == ["s(x)", "area"]
+    with pytest.raises(PredictionError, match=r"'s\(z\)' is not a term"):
+        model.plot(terms="s(z)")
+    with pytest.raises(PredictionError, match="nothing to plot"):
+        fit("y ~ z", table).plot(parametric=False)
+
+
+def test_a_page_of_many_terms_is_readable(table: pd.DataFrame) -> None:
+    model = fit(
+        {
+            "loc": "y ~ z + area + o + s(x) + s(v) + s(x, g, bs='fs', k=3, m=1) + te(z, v, k=3)",
+            "scale": "~ z + o + s(x, k=5) + s(v, k=5)",
+        },
+        table,
+    )
+    figure = model.plot()
+    assert len([ax for ax in figure.axes if ax.get_title(loc="left")]) == 12
+    assert overlapping(figure) == []
