@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deepregress.errors import DeepRegressError as DeepRegressError
     from deepregress.errors import DeepRegressWarning as DeepRegressWarning
     from deepregress.families import Family as Family
+    from deepregress.families.mixture import mixture as mixture
     from deepregress.fitted import FittedModel as FittedModel
     from deepregress.fitted import load as load
     from deepregress.model import fit as fit
@@ -43,6 +44,7 @@ _HOME = {
     "families": "deepregress.families",
     "fit": "deepregress.model",
     "load": "deepregress.fitted",
+    "mixture": "deepregress.families.mixture",
     "networks": "deepregress.networks",
 }
 
