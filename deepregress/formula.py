@@ -33,6 +33,7 @@ __all__ = [
     "ParsedPredictor",
     "expand",
     "expression_variables",
+    "nested",
     "parse",
 ]
 
@@ -394,6 +395,12 @@ def _call(text: str, span: tuple[int, int], *, parameter: str) -> Call:
     args = tuple(_source(arg, quoted) for arg in node.args)
     label = _source(node, quoted)
     return Call(node.func.id, args, kwargs, label, start, stop, text, parameter)
+
+
+def nested(call: Call, argument: str) -> Call:
+    """Read a call that stands as an argument of another, such as s(x) in grouplasso(s(x), s(z))."""
+    inner = _call(argument, (0, len(argument)), parameter=call.parameter)
+    return replace(inner, start=call.start, stop=call.stop, formula=call.formula)
 
 
 def _source(node: ast.expr, quoted: Mapping[str, str]) -> str:

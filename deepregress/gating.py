@@ -52,6 +52,8 @@ class Sparsity:
         Share of single coefficients in the norms (sparse group lasso).
     select : str
         What chooses lam: "bic", "ebic", "cv" or "cv1se".
+    folds : int
+        Of the cross-validation.
     refit : bool
         Whether what was selected is fitted again without the penalty.
     """
@@ -64,6 +66,7 @@ class Sparsity:
     alpha: float = 1.0
     l1: float = 0.0
     select: str = "bic"
+    folds: int = 10
     refit: bool = False
 
 
@@ -134,17 +137,16 @@ class GroupPenalty:
         strength q |c_g|^(q - 2) (I - (2 - q) c_g c_g' / |c_g|^2): zero for a group of one at D = 2.
         """
         group, on = self.group[support], c[support]
-        norm = self.norms(c)
-        power = self.power[group]
-        w = self.strength[group] * power * norm[group] ** (power - 2.0)
-        unit = on / norm[group]
-        C = np.diag(w)
-        order = np.argsort(group, kind="stable")
-        starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-        for members in np.split(order, starts[1:]):
-            q = power[members[0]]
-            C[np.ix_(members, members)] -= (
-                (2.0 - q) * w[members[0]] * np.outer(unit[members], unit[members])
+        norm, power = self.norms(c)[group], self.power[group]
+        w = self.strength[group] * power * norm ** (power - 2.0)
+        unit = on / norm
+        C = np.diag(w * (1.0 - (2.0 - power) * unit**2))
+        several = np.flatnonzero(np.bincount(group, minlength=self.n_groups)[group] > 1)
+        for g in np.unique(group[several]):
+            own = several[group[several] == g]
+            q, first = power[own[0]], own[0]
+            C[np.ix_(own, own)] = w[first] * (
+                np.eye(len(own)) - (2.0 - q) * np.outer(unit[own], unit[own])
             )
         return C
 

@@ -2,7 +2,8 @@
 
 1. Parse the formulas; read and clean the table once for all parameters.
 2. Bind the terms to the training rows: a design per parameter.
-3. Structured only: penalised Newton with smoothing selection (`smoothing.select`).
+3. Structured only: penalised Newton with smoothing selection (`smoothing.select`), with sparse
+   terms inside the sparse solver (`selection.fit_sparse`).
    Any network: cross-fitted networks between two such fits (`solvers.semistructured`).
 4. Covariances and degrees of freedom, and the model that holds it all.
 """
@@ -12,11 +13,12 @@ from __future__ import annotations
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from deepregress.assembly import assemble
-from deepregress.data import training_set
+from deepregress.data import Frame, training_set
 from deepregress.design import Design, build_designs, variables
 from deepregress.errors import (
     ConvergenceWarning,
@@ -34,10 +36,13 @@ from deepregress.linalg import Array
 from deepregress.networks import resolve
 from deepregress.objective import Objective
 from deepregress.prediction import Deep
+from deepregress.selection import fit_sparse
 from deepregress.smoothing import select
-from deepregress.solvers.base import Solution, StructuredSolver, Training
+from deepregress.solvers.base import Training
 from deepregress.solvers.semistructured import NetworkPart, solve
 from deepregress.solvers.stochastic import train
+from deepregress.sparse import Placed, placed
+from deepregress.sparse_fit import Result
 from deepregress.terms import registered
 
 METHODS = ("REML", "ML", "fixed")
@@ -118,14 +123,85 @@ def fit(
     """
     _check_choice("method", method, METHODS)
     _check_choice("orthogonalize", orthogonalize, ORTHOGONALIZATIONS)
-    given = family_of(family, link)
     supplied = dict(networks or {})
+    bound = bind(formula, data, family, link=link, networks=supplied, weights=weights, na=na)
+    designs, objective = bound.designs, bound.objective
+    if method == "fixed":
+        _check_fixed(designs)
+    parts = _parts(designs, bound.inputs, supplied, objective)
+    if seed is None and parts:
+        seed = secrets.randbits(31)
+    fitted, deep = _solve(
+        objective,
+        parts,
+        placed(designs),
+        method="ML" if method == "ML" else "REML",
+        training=training or Training(),
+        seed=seed or 0,
+        orthogonalize=orthogonalize,
+        verbose=verbose,
+    )
+    solution = fitted.solution
+    if not solution.status.converged:
+        warnings.warn(ConvergenceWarning(solution.status.message), stacklevel=2)
+    if solution.status.warning is not None:
+        warnings.warn(ConvergenceWarning(solution.status.warning), stacklevel=2)
+    return FittedModel(
+        formula=bound.formula,
+        family=objective.family,
+        designs=designs,
+        frame=bound.frame,
+        response=objective.response,
+        solution=solution,
+        inference=fitted.inference,
+        deep=deep,
+        seed=seed,
+        method=method,
+        settings={"orthogonalize": orthogonalize, "training": training or Training()},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """Formulas and a table, bound to each other: everything that a solver needs.
+
+    Parameters
+    ----------
+    formula : dict of str to str
+        Formula of each parameter as text.
+    frame : Frame
+        Complete rows of positive weight.
+    designs : dict of str to Design
+    objective : Objective
+    inputs : dict
+        Inputs of the networks by parameter and label.
+    """
+
+    formula: dict[str, str]
+    frame: Frame
+    designs: dict[str, Design]
+    objective: Objective
+    inputs: dict[tuple[str, str], tuple[Array, ...]]
+
+
+def bind(
+    formula: str | Mapping[str, str | float] | Sequence[str],
+    data: Any,
+    family: str | Family,
+    *,
+    link: str | Mapping[str, Any] | None,
+    networks: Mapping[str, Any],
+    weights: str | Sequence[float] | Array | None,
+    na: Literal["drop", "raise"],
+) -> Bound:
+    """Steps 1 and 2 of `fit`, whose arguments these are."""
+    given = family_of(family, link)
     parsed = parse(
         formula,
         given.groups[0],
         parameters=given.groups,
         terms=registered(),
-        networks=supplied,
+        networks=networks,
     )
     frame, response = training_set(
         data,
@@ -134,44 +210,13 @@ def fit(
         response_variables=parsed.response_variables,
         weights=weights,
         na=na,
-        known=given.known,
     )
     given = given.for_response(response)
     given.check(response)
     parsed = expand(parsed, given.parameter_names)
     designs = build_designs(parsed, frame, given.parameter_names)
-    if method == "fixed":
-        _check_fixed(designs)
     objective, inputs = assemble(given, response, designs, frame)
-    parts = _parts(designs, inputs, supplied, objective)
-    if seed is None and parts:
-        seed = secrets.randbits(31)
-    solution, deep = _solve(
-        objective,
-        parts,
-        structured=partial(select, method="ML" if method == "ML" else "REML"),
-        training=training or Training(),
-        seed=seed or 0,
-        orthogonalize=orthogonalize,
-        verbose=verbose,
-    )
-    if not solution.status.converged:
-        warnings.warn(ConvergenceWarning(solution.status.message), stacklevel=2)
-    if solution.status.warning is not None:
-        warnings.warn(ConvergenceWarning(solution.status.warning), stacklevel=2)
-    return FittedModel(
-        formula=_texts(parsed),
-        family=given,
-        designs=designs,
-        frame=frame,
-        response=response,
-        solution=solution,
-        inference=Inference.of(solution),
-        deep=deep,
-        seed=seed,
-        method=method,
-        settings={"orthogonalize": orthogonalize, "training": training or Training()},
-    )
+    return Bound(_texts(parsed), frame, designs, objective, inputs)
 
 
 def _check_choice(argument: str, given: object, allowed: Sequence[str]) -> None:
@@ -226,16 +271,26 @@ def _parts(
 def _solve(
     objective: Objective,
     parts: Sequence[NetworkPart],
+    sparse: Sequence[Placed],
     *,
-    structured: StructuredSolver,
+    method: str,
     training: Training,
     seed: int,
     orthogonalize: str,
     verbose: int,
-) -> tuple[Solution, Deep | None]:
-    """Structured or semi-structured fit, by content."""
+) -> tuple[Result, Deep | None]:
+    """Structured, sparse or semi-structured fit, by content."""
+    if sparse and parts:
+        raise FitError(
+            f"{sparse[0].sparsity.term}: sparse terms cannot stand beside networks yet "
+            f"({parts[0].label})"
+        )
+    if sparse:
+        return fit_sparse(objective, sparse, method=method), None
+    structured = partial(select, method=method)
     if not parts:
-        return structured(objective), None
+        solution = structured(objective)
+        return Result(solution, Inference.of(solution)), None
     result = solve(
         objective,
         parts,
@@ -246,7 +301,7 @@ def _solve(
         orthogonalize=orthogonalize,
         verbose=verbose,
     )
-    return result.solution, Deep(
+    return Result(result.solution, Inference.of(result.solution)), Deep(
         effects=result.effects,
         score_difference=result.score_difference,
         score_se=result.score_se,

@@ -262,6 +262,8 @@ def gate_penalties(
     at = model.terms.coordinates
     norms, ridge = model.terms.penalty(lam, model.weight)
     on = np.flatnonzero(state.c)
+    if not len(on):
+        return []
     weights = norms.curvature(state.c, on) if second else np.diag(norms.weights(state.c)[on])
     R = at.R[on][:, on].toarray()
     G, index = R.T @ (weights + np.diag(ridge[on])) @ R, at.index[on]

@@ -16,6 +16,7 @@ doi:10.1007/s10463-016-0563-z (degrees of freedom); Poon & Peyre (2023), doi:10.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -60,6 +61,17 @@ class Fit:
     def c(self) -> Vector:
         """Standardised sparse coefficients."""
         return self.optimum.state.c
+
+    def slim(self) -> Fit:
+        """The fit without its gradients and the curvature of the rows."""
+        nothing = np.zeros(0)
+        state = replace(
+            self.optimum.state,
+            gradient=nothing,
+            sparse_gradient=nothing,
+            curvature=np.zeros((0, 0)),
+        )
+        return replace(self, optimum=replace(self.optimum, state=state))
 
 
 def fit_at(
@@ -148,8 +160,7 @@ def _settle(
 # -- 3. The result ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
+class Result(NamedTuple):
     """A fit as the rest of the package knows it: over all coefficients, zeros included."""
 
     solution: Solution

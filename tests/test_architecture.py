@@ -35,7 +35,7 @@ FLOORS = {
     2.7: ("families.counting",),
     3: ("terms.base", "families.base", "networks"),
     3.3: ("terms.options", "families.formulated"),
-    3.6: ("terms.smooth", "families.counted"),
+    3.6: ("terms.smooth", "terms.parametric", "families.counted"),
     4: ("terms.*", "families.*"),
     5: ("design",),
     6: ("orthogonal",),

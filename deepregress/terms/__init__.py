@@ -3,7 +3,7 @@
 Importing this package registers every name that a formula can call. `terms.base` has the types, one
 module per kind of term has how it learns from the training rows and makes its columns (METHODS 2,
 5): `parametric`, `deep`, and the smooths, which share `smooth`: `spline`, `tensor`, `random`,
-`factor_smooth`, `markov_field`, `shrinkage`.
+`factor_smooth`, `markov_field`, `shrinkage`; `sparse` selects among others.
 """
 
 from deepregress.terms import (
@@ -13,6 +13,7 @@ from deepregress.terms import (
     parametric,
     random,
     shrinkage,
+    sparse,
     spline,
     tensor,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "random",
     "registered",
     "shrinkage",
+    "sparse",
     "spline",
     "tensor",
 ]

@@ -130,12 +130,15 @@ class LinearTerm(Term):
         What formulaic reads.
     variables : tuple of str
         Columns that it names.
+    penalised : bool
+        Whether columns may determine each other, because a penalty tells their effects apart.
     """
 
     parameter: str
     formula: str
     variables: tuple[str, ...]
     label: str = "linear"
+    penalised: bool = False
 
     @classmethod
     def of(cls, parsed: ParsedPredictor) -> LinearTerm:
@@ -162,7 +165,8 @@ class LinearTerm(Term):
         _check_finite(matrix, spec, frame, error=DataError)
         names = _names(spec, formula, levels)
         self._check_constant(matrix, names)
-        self._check_collinear(matrix, names)
+        if not self.penalised:
+            self._check_collinear(matrix, names)
         categories = {
             str(expression): np.asarray(state["categories"], dtype=object).tolist()
             for expression, (kind, state) in spec.encoder_state.items()

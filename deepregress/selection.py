@@ -1,0 +1,311 @@
+"""How strong the sparse penalty is: a path of lam and what chooses from it (METHODS 6).
+
+    lam_1 = largest lam with an effect, ..., lam_m = ratio lam_1, evenly spaced logarithms
+
+    bic    -2 l + log(N) edf          ebic   bic + 2 gamma log choose(G, k), k of G groups selected
+    cv     the least mean loss of K folds held out, cv1se the largest lam within one standard error
+
+Each fit starts from the one before; groups that are zero cost one product with their columns. edf
+are the degrees of freedom of `sparse_fit`; where l has a constant dispersion, it is that of maximum
+likelihood. The loss of held-out rows is the mean deviance there, else -2 log-likelihood; as in
+glmnet, columns are standardised in each fold anew, at the lam of the whole path. Smoothing
+parameters of other terms follow the path by one update for each lam; the fit at the chosen lam
+settles them.
+
+References: Friedman, Hastie & Tibshirani (2010), doi:10.18637/jss.v033.i01; Chen & Chen (2008),
+doi:10.1093/biomet/asn034.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import scipy.special
+
+from deepregress.errors import FitError
+from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
+from deepregress.objective import Objective
+from deepregress.solvers.sparse import CrossProducts
+from deepregress.sparse import Placed, SparseModel, gate_penalties, restricted, total_penalty
+from deepregress.sparse_fit import Fit, Result, fit_at, result
+
+VALUES = 100
+"""Values of lam on a path."""
+RATIO, RATIO_WIDE = 1e-4, 1e-2
+"""Smallest lam over the largest, where there are more rows than coefficients and where not."""
+MOST_EDF, MOST_CHOSEN = 0.8, 0.5
+"""Degrees of freedom, as shares of N, at which a path ends and up to which bic and ebic choose."""
+EBIC = 0.5
+"""gamma of the extended BIC."""
+DISPERSION_STEPS = 50
+
+Split = Iterable[tuple[Array, Array]]
+"""Rows to fit and rows to judge by, fold after fold."""
+
+
+@dataclass(frozen=True, eq=False)
+class LamPath:
+    """Fits along a path of lam.
+
+    Parameters
+    ----------
+    lam : Vector, (n_lam,)
+        Descending; of the terms whose lam is not given.
+    coef : Matrix, (n_lam, n_coef)
+        In the units of the columns.
+    edf, loglik, n_selected : Vector, (n_lam,)
+        Degrees of freedom, log-likelihood, groups that are not zero.
+    bic, ebic : Vector, (n_lam,)
+    loss, loss_se : Vector, (n_lam,) or None
+        Mean loss of held-out rows and its standard error over the folds.
+    fits : tuple of Fit
+        Without what only a solver needs.
+    """
+
+    lam: Vector
+    coef: Matrix = field(repr=False)
+    edf: Vector = field(repr=False)
+    loglik: Vector = field(repr=False)
+    n_selected: Array = field(repr=False)
+    bic: Vector = field(repr=False)
+    ebic: Vector = field(repr=False)
+    loss: Vector | None = field(default=None, repr=False)
+    loss_se: Vector | None = field(default=None, repr=False)
+    fits: tuple[Fit, ...] = field(default=(), repr=False)
+
+    def chosen(self, select: str, weight: float) -> int:
+        """The number of the lam that a criterion chooses.
+
+        Parameters
+        ----------
+        select : {"bic", "ebic", "cv", "cv1se"}
+        weight : float
+            N, the sum of the rows' weights.
+        """
+        if select in ("bic", "ebic"):
+            allowed = self.edf <= max(MOST_CHOSEN * weight, float(self.edf[0]))
+            values = self.bic if select == "bic" else self.ebic
+            return int(np.argmin(np.where(allowed, values, np.inf)))
+        if self.loss is None or self.loss_se is None:
+            raise FitError(f"select={select!r} needs a path with cross-validation")
+        best = int(np.argmin(self.loss))
+        if select == "cv":
+            return best
+        return int(np.argmax(self.loss <= self.loss[best] + self.loss_se[best]))
+
+
+def lam_sequence(
+    model: SparseModel, *, n_values: int = VALUES, ratio: float | None = None
+) -> Vector:
+    """Descending values of lam from the largest with an effect, (n_values,).
+
+    Raises
+    ------
+    FitError
+        No sparse column is correlated with the response.
+    """
+    free = np.array([each.lam is None for each in model.terms.given])
+    largest = float(np.max(model.largest()[free[model.terms.term]], initial=0.0))
+    if not largest > 0.0:
+        raise FitError("no column of the sparse terms has any effect, so there is no path of lam")
+    if ratio is None:
+        wide = model.weight <= len(model.terms.coordinates.index)
+        ratio = RATIO_WIDE if wide else RATIO
+    return np.asarray(largest * np.geomspace(1.0, ratio, n_values))
+
+
+def lam_of_terms(model: SparseModel, lam: float) -> Vector:
+    """Lam of each term: its own where it is given, else `lam`."""
+    return np.array([lam if each.lam is None else each.lam for each in model.terms.given])
+
+
+def fit_path(model: SparseModel, values: Vector) -> LamPath:
+    """Fit at each of the descending `values` of lam, each from the one before."""
+    products = CrossProducts(model.objective)
+    fits: list[Fit] = []
+    rows: list[tuple[float, float, int]] = []
+    with one_blas_thread():
+        for lam in values:
+            start = fits[-1] if fits else None
+            fit = fit_at(model, lam_of_terms(model, float(lam)), start, products=products, rounds=1)
+            used = _edf(model, fit, products)
+            if fits and used > MOST_EDF * model.weight:
+                break
+            norms, _ = model.terms.penalty(fit.lam, 1.0)
+            selected = int(np.count_nonzero(norms.norms(fit.c)))
+            rows.append((used, _loglik(model, fit), selected))
+            fits.append(fit.slim())
+    edf, loglik, n_selected = (np.array(column) for column in zip(*rows, strict=True))
+    bic = -2.0 * loglik + np.log(model.weight) * edf
+    n_groups = len(model.terms.term)
+    extra = 2.0 * EBIC * _log_choose(n_groups, n_selected)
+    coef = np.array([fit.setting.b for fit in fits])
+    return LamPath(
+        values[: len(fits)], coef, edf, loglik, n_selected, bic, bic + extra, fits=tuple(fits)
+    )
+
+
+def _log_choose(n: int, k: Array) -> Vector:
+    log_gamma = scipy.special.gammaln
+    return np.asarray(log_gamma(n + 1) - log_gamma(k + 1) - log_gamma(n - k + 1))
+
+
+def _edf(model: SparseModel, fit: Fit, products: CrossProducts) -> float:
+    """tr(P^-1 H) over the coefficients that are not zero, and one for each constant."""
+    state = fit.optimum.state
+    columns = model.active(state.c)
+    held = len(model.plain) - len(model.free)
+    moved = np.setdiff1d(columns, np.setdiff1d(model.plain, model.free))
+    bends = gate_penalties(model, fit.lam, state, second=True)
+    rest = restricted(model.objective, columns, bends)
+    lam = np.append(fit.setting.lam, 1.0 / fit.setting.phi)[rest.penalties]  # gates: -1, the last
+    S = total_penalty(rest.objective, lam)
+    if not S.count_nonzero():
+        return float(len(columns))
+    own = np.searchsorted(columns, moved)
+    H = products.of(moved, state.curvature)
+    factor = Factor.of(H + S[own][:, own].toarray())
+    if factor is None:
+        return float(len(columns))
+    return float(np.sum(factor.inverse() * H)) + held
+
+
+def _loglik(model: SparseModel, fit: Fit) -> float:
+    """Log-likelihood, at its maximum over a constant dispersion."""
+    objective, state = model.objective, fit.optimum.state
+    u = _dispersion_unit(model)
+    if u is None:
+        return state.loglik
+    weights, pair = objective.response.weights, _pair(len(objective.units), u)
+    eta = objective.eta(state.b)
+    best = -np.inf
+    for _ in range(DISPERSION_STEPS):
+        rowwise, g, W = objective.row_derivatives(eta)
+        value = float(weights @ rowwise)
+        gradient, information = float(weights @ g[:, u]), float(weights @ W[:, pair])
+        best = max(best, value)
+        step = gradient / information if information > 0 else np.sign(gradient)
+        if gradient * step < 1e-9 or not np.isfinite(value):
+            break
+        eta[:, u] += np.clip(step, -1.0, 1.0)
+    return best
+
+
+def _dispersion_unit(model: SparseModel) -> int | None:
+    family = model.objective.family
+    if family.dispersion is None or len(model.plain) == len(model.free):
+        return None
+    return family.parameter_names.index(family.dispersion)
+
+
+def _pair(n_units: int, u: int) -> int:
+    """Place of W_uu among the packed pairs."""
+    return sum(n_units - k for k in range(u))
+
+
+# -- cross-validation ------------------------------------------------------------------------------
+
+
+def cross_validate(
+    objective: Objective, found: Sequence[Placed], path: LamPath, split: Split, *, method: str
+) -> LamPath:
+    """Add the loss of held-out rows to a path.
+
+    Parameters
+    ----------
+    objective : Objective
+    found : sequence of Placed
+    path : LamPath
+        Of all rows.
+    split : iterable of pairs of arrays of int
+        Rows to fit and rows to judge by.
+    method : {"REML", "ML"}
+    """
+    losses, sizes = [], []
+    for train, held_out in split:
+        model = SparseModel.of(objective.on_rows(np.asarray(train)), found, method=method)
+        fitted = fit_path(model, path.lam)
+        judged = objective.on_rows(np.asarray(held_out))
+        # where the rows of a fold allow no longer path, its last fit stands for the rest
+        coef = fitted.coef[np.minimum(np.arange(len(path.lam)), len(fitted.lam) - 1)]
+        loss = _loss(judged, scaled=_dispersion_unit(model) is not None)
+        losses.append([loss(b) for b in coef])
+        sizes.append(float(judged.response.weights.sum()))
+    if len(losses) < 2:
+        raise FitError("cross-validation needs two folds at least")
+    share = np.array(sizes) / np.sum(sizes)
+    mean = share @ np.array(losses)
+    spread = share @ (np.array(losses) - mean) ** 2
+    return replace(path, loss=mean, loss_se=np.sqrt(spread / (len(losses) - 1)))
+
+
+def _loss(judged: Objective, *, scaled: bool) -> Callable[[Vector], float]:
+    """Mean deviance where the rows' dispersion is constant, else mean -2 log-likelihood."""
+    weights, family = judged.response.weights, judged.family
+
+    def loss(b: Vector) -> float:
+        eta = judged.eta(b)
+        if scaled and judged.response.plain:
+            rowwise = family.unit_deviance(judged.response.y, family.mean(eta))
+        else:
+            rowwise = -2.0 * judged.row_derivatives(eta)[0]
+        return float(np.average(rowwise, weights=weights))
+
+    return loss
+
+
+def folds(n_obs: int, n_folds: int, seed: int = 0) -> list[tuple[Array, Array]]:
+    """Random folds of almost equal size.
+
+    Raises
+    ------
+    FitError
+        There are fewer rows than folds.
+    """
+    if n_folds > n_obs:
+        raise FitError(f"folds={n_folds}: there are only {n_obs} rows")
+    order = np.random.default_rng(seed).permutation(n_obs)
+    parts = np.array_split(order, n_folds)
+    return [(np.sort(np.setdiff1d(order, part)), np.sort(part)) for part in parts]
+
+
+# -- the fit of a model ----------------------------------------------------------------------------
+
+
+def fit_sparse(objective: Objective, found: Sequence[Placed], *, method: str) -> Result:
+    """Fit a model with sparse terms at the lam that is given or chosen.
+
+    Parameters
+    ----------
+    objective : Objective
+    found : sequence of Placed
+        Its sparse blocks.
+    method : {"REML", "ML"}
+
+    Raises
+    ------
+    FitError
+        Terms ask for different choices of lam.
+    """
+    model = SparseModel.of(objective, found, method=method)
+    given = model.terms.given
+    refit = {each.refit for each in given}
+    asked = {(each.select, each.folds) for each in given if each.lam is None}
+    if len(refit) > 1 or len(asked) > 1:
+        raise FitError(
+            "all sparse terms of a model have one lam and one way to choose it: give them the same "
+            "select=, folds= and refit=, or lam= of their own"
+        )
+    if not asked:
+        fit = fit_at(model, lam_of_terms(model, 0.0))
+        return result(model, fit, criterion="", refit=refit.pop())
+    select, n_folds = asked.pop()
+    path = fit_path(model, lam_sequence(model))
+    if select in ("cv", "cv1se"):
+        split = folds(objective.n_obs, n_folds)
+        path = cross_validate(objective, found, path, split, method=method)
+    best = path.chosen(select, model.weight)
+    fit = fit_at(model, lam_of_terms(model, float(path.lam[best])), path.fits[best])
+    return result(model, fit, criterion=select, refit=refit.pop())
