@@ -9,6 +9,7 @@ through a rounded exp or sigmoid and no probability needs clipping.
     logit:    h = 1 / (1 + exp(-eta))      logit h = eta
     probit:   h = Phi(eta)          logit h = log Phi(eta) - log Phi(-eta)
     cloglog:  h = 1 - exp(-exp(eta))
+    loglog:   h = exp(-exp(-eta))          1 - h has the cloglog link of -eta
     cauchit:  h = 1/2 + atan(eta) / pi
     logshiftto1:  h = 1 + exp(eta)         parameters above 1, such as degrees of freedom
     logit12:  h = 1 + 1 / (1 + exp(-eta))  between 1 and 2, the power of a Tweedie variance
@@ -166,6 +167,10 @@ def _cloglog(eta: Tensor) -> Tensor:
     return -tf.math.expm1(-tf.exp(eta))
 
 
+def _loglog(eta: Tensor) -> Tensor:
+    return tf.exp(-tf.exp(-eta))
+
+
 def _cloglog_logit(eta: Tensor) -> Tensor:
     # logit(1 - exp(-z)) = log(exp(z) - 1) = z + log(1 - exp(-z)) with z = exp(eta)
     z = tf.exp(eta)
@@ -205,6 +210,11 @@ def links() -> dict[str, Link]:
             "cloglog",
             _Elementwise("cloglog", _cloglog, lambda p: tf.math.log(-tf.math.log1p(-p))),
             logit=_cloglog_logit,
+        ),
+        "loglog": Link(
+            "loglog",
+            _Elementwise("loglog", _loglog, lambda p: -tf.math.log(-tf.math.log(p))),
+            logit=lambda eta: -_cloglog_logit(-eta),
         ),
         "atanh": Link("atanh", tfb.Tanh(), complement=_tanh_complement),
         "cauchit": Link(

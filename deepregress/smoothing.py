@@ -287,7 +287,8 @@ def _reported_information(problem: Problem, state: State) -> Matrix:
     """H, or the expected information where the model is a generalised linear one, as in R."""
     objective = problem.objective
     family, plain = objective.family, objective.response.plain
-    if not (family.exponential and plain) or (family.n_units > 1 and problem.dispersion is None):
+    linear = family.exponential or family.exponential_given
+    if not (linear and plain) or len(problem.held) < family.n_units - 1:
         return state.at.H
     H, first = state.at.H.copy(), objective.slices[0]
     H[first, first] = objective.fisher_information(state.coef)

@@ -103,6 +103,10 @@ class Family(ABC):
     exponential : bool
         Whether the family is an exponential dispersion family in its first parameter, the mean: a
         generalised linear model where nothing else has covariates.
+    exponential_given : bool
+        Whether it is one for each value of its `extra` parameters, as the negative binomial: where
+        these are constants chosen with the smoothing parameters, degrees of freedom and errors
+        are those of the expected information, as mgcv's.
     multivariate : bool
         Whether a response is a vector: it then has no cdf and no quantiles.
     further : mapping of str to bool
@@ -132,6 +136,7 @@ class Family(ABC):
     bounds: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
     known: ClassVar[tuple[str, ...]] = ()
     exponential: ClassVar[bool] = False
+    exponential_given: ClassVar[bool] = False
     multivariate: ClassVar[bool] = False
     further: ClassVar[Mapping[str, bool]] = {}
     dispersion: ClassVar[str | None] = None

@@ -33,6 +33,7 @@ class NegativeBinomial(Counted):
 
     name: ClassVar[str] = "negative_binomial"
     about: ClassVar[str] = "overdispersed counts, variance mean + dispersion * mean^2"
+    exponential_given: ClassVar[bool] = True
     extra: ClassVar[tuple[str, ...]] = ("dispersion",)
 
     @classmethod
