@@ -29,6 +29,7 @@ from deepregress.fellner_schall import (
 from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
 from deepregress.marginal import Point, Problem, Slope
 from deepregress.objective import Objective, Unit
+from deepregress.separation import separated
 from deepregress.solvers.base import Solution, Status, Step
 from deepregress.solvers.newton import RIDGE, State, curvature, evaluate
 
@@ -75,7 +76,10 @@ def select(objective: Objective, start: Vector | None = None, *, method: str = "
 
 def _select(problem: Problem, start: Vector | None) -> Solution:
     objective = problem.objective
-    coef = start_coef(objective) if start is None else start
+    if start is None:
+        coef = start_coef(objective)
+        start = separated(objective, coef)
+    coef = coef if start is None else start
     several = start is None and any(len(group.members) > 1 for group in problem.groups)
     fits = []
     for factor in STARTS if several else STARTS[:1]:

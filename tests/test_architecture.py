@@ -46,6 +46,7 @@ FLOORS = {
     9: ("solvers.*",),
     9.5: ("marginal",),
     9.6: ("fellner_schall",),
+    9.7: ("separation",),
     10: ("smoothing", "inference", "significance"),
     10.1: ("sparse",),
     10.2: ("sparse_fit",),

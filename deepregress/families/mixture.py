@@ -1,4 +1,4 @@
-"""Mixtures of families: every row belongs to one of M classes, and nobody says to which (METHODS 9).
+"""Mixtures of families: every row belongs to one of M classes, nobody says which (METHODS 9).
 
     f(y) = sum_m pi_m f_m(y; theta_m),   pi_m = exp(g_m) / sum_j exp(g_j),   g_1 = 0
 
@@ -286,7 +286,7 @@ class Mixture(Family):
         return best
 
     def _ordered(self, eta: Vector) -> Vector:
-        """Predictors with the components, where all are of one family, in the order of the first."""
+        """Predictors with components of one family in the order of their first parameter."""
         first = self.components[0]
         if any(each != first for each in self.components):
             return eta
