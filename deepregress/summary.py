@@ -21,11 +21,14 @@ import pandas as pd
 import scipy.optimize
 import scipy.stats
 
+from deepregress.basis.random_effect import RandomEffect
 from deepregress.goodness import Fit, Goodness
 from deepregress.prediction import Deep
 from deepregress.printing import LEGEND, printed, short
 from deepregress.significance import wald_test
 from deepregress.term_tests import term_test
+from deepregress.terms.smooth import SmoothColumns
+from deepregress.variance_components import RESIDUAL, raw_scale
 
 
 def parametric_table(model: Fit, weight: float) -> pd.DataFrame:
@@ -94,6 +97,25 @@ def anova_table(model: Fit, weight: float) -> pd.DataFrame:
     return _table(rows, index, ["edf", "ref_df", "test", "statistic", "p_value"])
 
 
+def random_effects(model: Fit) -> pd.Series:
+    """Standard deviations of the random effects, and of the residuals, by (parameter, term)."""
+    found: dict[tuple[str, str], float] = {}
+    at = 0
+    for unit in model.predictors.units:
+        for p in unit.design.penalties:
+            lam, at = float(model.solution.lam[at]), at + 1
+            recipe = unit.blocks[p.label][0].recipe if p.label in unit.blocks else None
+            if isinstance(recipe, SmoothColumns) and isinstance(recipe.basis, RandomEffect):
+                found[unit.parameter, p.label] = float(np.sqrt(raw_scale(unit, p) / lam))
+    if found and model.scale is not None:
+        found[str(model.predictors.family.dispersion), RESIDUAL] = float(np.sqrt(model.scale))
+    index = pd.MultiIndex.from_arrays(
+        [[parameter for parameter, _ in found], [term for _, term in found]],
+        names=["parameter", "term"],
+    )
+    return pd.Series(list(found.values()), index=index, name="std_dev", dtype=np.float64)
+
+
 def deep_table(model: Fit, deep: Deep | None, sd: Mapping[tuple[str, str], float]) -> pd.DataFrame:
     """Networks: multiplier, sd of the effect, score difference, by (parameter, term)."""
     rows, index = [], []
@@ -138,6 +160,7 @@ def summarise(
         parametric=parametric_table(model, goodness.weight),
         smooth=smooth_table(model, goodness.weight),
         deep=deep_table(model, deep, goodness.effect_sd),
+        random=random_effects(model),
         statistics=statistics,
     )
 
@@ -187,6 +210,8 @@ class Summary:
         edf, ref_df, statistic, p_value by (parameter, term).
     deep : DataFrame
         multiplier, effect_sd, score_difference, score_se by (parameter, term).
+    random : Series
+        Standard deviations of random effects and residuals by (parameter, term).
     statistics : Statistics
     """
 
@@ -196,6 +221,7 @@ class Summary:
     parametric: pd.DataFrame = field(repr=False)
     smooth: pd.DataFrame = field(repr=False)
     deep: pd.DataFrame = field(repr=False)
+    random: pd.Series = field(repr=False)
     statistics: Statistics = field(repr=False)
 
     @property
@@ -267,6 +293,15 @@ class Summary:
                 f"(se {s.score[1]:.2g})",
                 "Standard errors are given the networks; for the population see cov_population",
             ]
+        if len(self.random):
+            several = len({p for p, term in self.random.index if term != RESIDUAL}) > 1
+            names = [f"{p}: {term}" if several else term for p, term in self.random.index]
+            width = max(map(len, names))
+            lines += ["Standard deviations of random effects:"]
+            lines += [
+                f"  {name:<{width}}  {sd:.4g}" for name, sd in zip(names, self.random, strict=True)
+            ]
+            lines += [""]
         explained = []
         if fit.r_squared is not None:
             explained = [f"R-sq.(adj) = {round(fit.r_squared, 9):.3g}"]

@@ -194,3 +194,16 @@ def test_every_number_of_the_summary_is_that_of_summary_gam(name: str) -> None:
     if summary.statistics.scale is not None:
         assert ours == pytest.approx(expected["reml_scale"], rel=1e-4)
     assert statistics.goodness.n_obs == expected["n"]
+
+
+def test_standard_deviations_of_random_effects_are_those_of_gam_vcomp() -> None:
+    summary = fit("y ~ s(x) + (1 + w | g)", terms()).summary()
+    _, intercepts, slopes, residual = R["random"]["normal"]
+    assert summary.random["loc", "s(g)"] == pytest.approx(intercepts, rel=1e-3)
+    assert summary.random["loc", "s(g,w)"] == pytest.approx(slopes, rel=1e-3)
+    assert summary.random["scale", "Residual"] == pytest.approx(residual, rel=1e-4)
+    lines = str(summary).splitlines()
+    at = lines.index("Standard deviations of random effects:")
+    assert lines[at + 1].split() == ["s(g)", f"{intercepts:.4g}"]
+    assert lines[at + 3].split() == ["Residual", f"{residual:.4g}"]
+    assert len(fit("y ~ s(x)", terms()).summary().random) == 0

@@ -45,7 +45,9 @@ bases <- lapply(checked, function(b) {
 d$z100 <- 100 * d$z
 units <- c(k.check(gam(y ~ te(x, z, k = 4), data = d, method = "REML"))[3],
            k.check(gam(y ~ te(x, z100, k = 4), data = d, method = "REML"))[3])
+mixed <- gam(y ~ s(x) + s(g, bs = "re") + s(g, w, bs = "re"), data = d, method = "REML", control = ctrl)
 write_json(list(origin = "checks.R; R 4.2.2, mgcv 1.8-41", summaries = lapply(fits, told),
                 bases = bases, tensor_units = units,
+                random = list(normal = gam.vcomp(mixed)[, 1]),
                 optimum = list(hessian = checked$one$outer.info$hess)),
            "checks.json", digits = NA, auto_unbox = TRUE, pretty = TRUE, na = "null")
