@@ -11,7 +11,6 @@ log-likelihood (weight 2 = the row twice; weight 0 = no row).
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -27,6 +26,7 @@ from deepregress.errors import (
     UnknownVariable,
     listing,
     suggestion,
+    warn,
 )
 from deepregress.frame import Column
 from deepregress.frame import Frame as Frame
@@ -236,11 +236,7 @@ def _complete(masks: Mapping[str, Array], n_obs: int, na: str) -> Array:
         )
     if dropped == n_obs:
         raise DataError(f"no row is complete: all {dropped} rows miss values, in {where}.")
-    warnings.warn(
-        f"{dropped} of {n_obs} rows dropped: values are missing in {where}.",
-        DroppedRowsWarning,
-        stacklevel=5,
-    )
+    warn(DroppedRowsWarning(f"{dropped} of {n_obs} rows dropped: values are missing in {where}."))
     return keep
 
 
@@ -250,11 +246,8 @@ def _positive(weight: Vector) -> Array:
     if zero.all():
         raise DataError("all weights are 0.")
     if zero.any():
-        warnings.warn(
-            f"{int(zero.sum())} of {len(weight)} rows left out: their weight is 0.",
-            DroppedRowsWarning,
-            stacklevel=5,
-        )
+        text = f"{int(zero.sum())} of {len(weight)} rows left out: their weight is 0."
+        warn(DroppedRowsWarning(text))
     return np.asarray(~zero)
 
 

@@ -16,7 +16,6 @@ References: Wood, "Generalized Additive Models", 2nd ed. 2017, sec. 5.6.3; DESIG
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,6 +30,7 @@ from deepregress.errors import (
     NetworkError,
     listing,
     suggestion,
+    warn,
 )
 from deepregress.formula import ParsedModel, ParsedPredictor
 from deepregress.linalg import Array, Matrix, Vector, one_blas_thread, triangular_factor
@@ -46,7 +46,7 @@ from deepregress.terms.base import (
 )
 from deepregress.terms.deep import DeepTerm
 from deepregress.terms.parametric import INTERCEPT, LinearTerm
-from deepregress.terms.smooth import SmoothColumns, coefficient_names
+from deepregress.terms.smooth import SmoothColumns, SmoothTerm, coefficient_names
 
 # Rows evaluated at once: the temporaries of a chunk stay small beside the design.
 CHUNK_ROWS = 32768
@@ -249,7 +249,11 @@ def variables(parsed: ParsedModel) -> dict[str, tuple[str, ...]]:
 
 
 def build_designs(
-    parsed: ParsedModel, frame: Frame, parameters: Sequence[str] | None = None
+    parsed: ParsedModel,
+    frame: Frame,
+    parameters: Sequence[str] | None = None,
+    *,
+    select: bool = False,
 ) -> dict[str, Design]:
     """Bind the terms of every parameter to the training rows.
 
@@ -261,6 +265,8 @@ def build_designs(
         The training rows, complete and finite.
     parameters : sequence of str, optional
         The parameters in the order wanted; those of `parsed` by default.
+    select : bool
+        Whether the null space of every smooth has a penalty too.
 
     Returns
     -------
@@ -277,7 +283,10 @@ def build_designs(
     DeepRegressWarning
         Columns of a smooth are dropped because another one of the same variables spans them.
     """
-    terms = {name: _terms(parsed.predictors[name]) for name in parameters or parsed.predictors}
+    terms = {
+        name: [_selected(term) if select else term for term in _terms(parsed.predictors[name])]
+        for name in parameters or parsed.predictors
+    }
     _check_networks(terms, parsed.networks)
     designs = {}
     for parameter, summands in terms.items():
@@ -302,6 +311,12 @@ def _terms(predictor: ParsedPredictor) -> tuple[Term, ...]:
         if term.label in labels[:index]:
             called[index] = replace(term, label=call.label)  # type: ignore[type-var]
     return (LinearTerm.of(predictor), *called)
+
+
+def _selected(term: Term) -> Term:
+    """Return a smooth with a penalty on its null space, unless its smoothness is fixed."""
+    fixed = not isinstance(term, SmoothTerm) or term.fx or term.sp or term.df is not None
+    return term if fixed else replace(term, select=True)  # type: ignore[type-var]
 
 
 def _distinct(blocks: list[Block]) -> list[Block]:
@@ -413,12 +428,11 @@ def _check_dropped(
         if isinstance(other.recipe, SmoothColumns) and (
             other.term != block.term and set(other.recipe.covariates) == set(recipe.covariates)
         ):
-            warnings.warn(
+            text = (
                 f"{where}: {len(dropped)} of its {block.n_coef} columns dropped, because "
-                f"{other.label}, a smooth of the same variables, spans them.",
-                DeepRegressWarning,
-                stacklevel=STACKLEVEL,
+                f"{other.label}, a smooth of the same variables, spans them."
             )
+            warn(DeepRegressWarning(text))
             return
 
 

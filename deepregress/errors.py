@@ -12,7 +12,10 @@ the formula with a caret under the place.
 from __future__ import annotations
 
 import difflib
+import inspect
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class DeepRegressError(ValueError):
@@ -69,6 +72,25 @@ class ExtrapolationWarning(DeepRegressWarning):
 
 class NetworkWarning(DeepRegressWarning):
     """A network was trained or used in a way that deserves a look."""
+
+
+def warn(warning: DeepRegressWarning) -> None:
+    """Warn of a condition at the line of the user's that led to it, the first outside the package.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn(ConvergenceWarning("stopped early"))
+    >>> caught[0].category.__name__
+    'ConvergenceWarning'
+    """
+    package = str(Path(__file__).parent)
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(package):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(warning, stacklevel=level)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

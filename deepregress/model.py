@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import secrets
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from deepregress.errors import (
     FormulaError,
     NetworkError,
     suggestion,
+    warn,
 )
 from deepregress.families import Family
 from deepregress.families import family as family_of
@@ -63,6 +63,7 @@ def fit(
     seed: int | None = None,
     verbose: int = 1,
     na: Literal["drop", "raise"] = "drop",
+    select: bool = False,
 ) -> FittedModel:
     """Fit a semi-structured distributional regression.
 
@@ -99,6 +100,9 @@ def fit(
         0: no progress bar.
     na : {"drop", "raise"}
         Rows with missing values: drop them with a warning, or refuse.
+    select : bool
+        Whether every smooth has a penalty on its null space too, so that a term can vanish; as
+        `select=True` does in a single term. Terms with fixed `sp`, `df` or `fx` are left alone.
 
     Returns
     -------
@@ -124,7 +128,9 @@ def fit(
     _check_choice("method", method, METHODS)
     _check_choice("orthogonalize", orthogonalize, ORTHOGONALIZATIONS)
     supplied = dict(networks or {})
-    bound = bind(formula, data, family, link=link, networks=supplied, weights=weights, na=na)
+    bound = bind(
+        formula, data, family, link=link, networks=supplied, weights=weights, na=na, select=select
+    )
     designs, objective = bound.designs, bound.objective
     if method == "fixed":
         _check_fixed(designs)
@@ -143,9 +149,9 @@ def fit(
     )
     solution = fitted.solution
     if not solution.status.converged:
-        warnings.warn(ConvergenceWarning(solution.status.message), stacklevel=2)
+        warn(ConvergenceWarning(solution.status.message))
     if solution.status.warning is not None:
-        warnings.warn(ConvergenceWarning(solution.status.warning), stacklevel=2)
+        warn(ConvergenceWarning(solution.status.warning))
     return FittedModel(
         formula=bound.formula,
         family=objective.family,
@@ -193,6 +199,7 @@ def bind(
     networks: Mapping[str, Any],
     weights: str | Sequence[float] | Array | None,
     na: Literal["drop", "raise"],
+    select: bool,
 ) -> Bound:
     """Steps 1 and 2 of `fit`, whose arguments these are."""
     given = family_of(family, link)
@@ -210,11 +217,12 @@ def bind(
         response_variables=parsed.response_variables,
         weights=weights,
         na=na,
+        known=given.known,
     )
     given = given.for_response(response)
     given.check(response)
     parsed = expand(parsed, given.parameter_names)
-    designs = build_designs(parsed, frame, given.parameter_names)
+    designs = build_designs(parsed, frame, given.parameter_names, select=select)
     objective, inputs = assemble(given, response, designs, frame)
     return Bound(_texts(parsed), frame, designs, objective, inputs)
 

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.linalg
 
@@ -12,6 +13,7 @@ from deepregress.design import build_designs, variables
 from deepregress.errors import DataError, DeepRegressWarning, FormulaError
 from deepregress.formula import parse
 from deepregress.marginal import Group
+from deepregress.model import fit
 
 RNG = np.random.default_rng(5)
 N = 300
@@ -240,3 +242,18 @@ def test_the_determinant_of_two_penalties_is_that_of_their_eigenvalues(ratio):
     np.testing.assert_allclose(
         second, np.diag(shares.sum(axis=0)) - shares.T @ shares, rtol=1e-5, atol=1e-6
     )
+
+
+def test_select_for_the_whole_model_is_select_in_every_smooth() -> None:
+    rng = np.random.default_rng(8)
+    table = pd.DataFrame(rng.uniform(size=(200, 3)), columns=["x", "z", "w"])
+    table["y"] = np.sin(6 * table["x"]) + 0.3 * rng.normal(size=200)
+    whole = fit("y ~ s(x) + s(z) + te(x, w, k=3) + s(w, df=3)", table, select=True)
+    single = fit(
+        "y ~ s(x, select=True) + s(z, select=True) + te(x, w, k=3, select=True) + s(w, df=3)", table
+    )
+    assert whole.edf.to_numpy() == pytest.approx(single.edf.to_numpy(), abs=1e-6)
+    assert whole.edf["loc", "s(z)"] < 0.9
+    assert list(whole.sp.index.get_level_values(1)) == [
+        "s(x)1", "s(x)2", "s(z)1", "s(z)2", "te(x,w)1", "te(x,w)2", "te(x,w)3", "s(w)",
+    ]  # fmt: skip
