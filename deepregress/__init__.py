@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deepregress.errors import ConvergenceWarning as ConvergenceWarning
     from deepregress.errors import DeepRegressError as DeepRegressError
     from deepregress.errors import DeepRegressWarning as DeepRegressWarning
+    from deepregress.estimates import anova as anova
     from deepregress.families import Family as Family
     from deepregress.families.mixture import mixture as mixture
     from deepregress.fitted import FittedModel as FittedModel
@@ -39,6 +40,7 @@ _HOME = {
     "Family": "deepregress.families",
     "FittedModel": "deepregress.fitted",
     "Training": "deepregress.solvers.base",
+    "anova": "deepregress.estimates",
     "datasets": "deepregress.datasets",
     "errors": "deepregress.errors",
     "families": "deepregress.families",

@@ -64,7 +64,11 @@ class Compared:
     @property
     def deviance(self) -> float:
         """sum_i w_i d(y_i, mean_i), without the dispersion."""
-        d = self.family.unit_deviance(self.response.lower, self.family.mean(self.eta))
+        rows = self.response.rows()
+        if len(rows) == 1:
+            d = self.family.unit_deviance(self.response.lower, self.family.mean(self.eta))
+        else:
+            d = self.family.deviance(rows, self.eta)
         return float(self.response.weights @ d)
 
 

@@ -349,6 +349,23 @@ class Estimates:
         return self.frame, self.response
 
 
+def anova(model: Estimates, *others: Estimates, test: str | None = "auto") -> pd.DataFrame:
+    """Tests of the terms of one model, or a comparison of several of the same data.
+
+    As `model.anova(*others, test=test)`.
+
+    Examples
+    --------
+    >>> import deepregress as dr
+    >>> engel = dr.datasets.load("engel")
+    >>> line, curve = dr.fit("foodexp ~ income", engel), dr.fit("foodexp ~ s(income)", engel)
+    >>> table = dr.anova(line, curve)
+    >>> bool(table["p_value"].iloc[1] < 1e-8)
+    True
+    """
+    return model.anova(*others, test=test)
+
+
 def _by_term(rows: Mapping[tuple[str, str], float], name: str) -> pd.Series:
     index = pd.MultiIndex.from_tuples(list(rows), names=["parameter", "term"])
     return pd.Series(list(rows.values()), index=index, name=name, dtype=np.float64)

@@ -63,5 +63,7 @@ pairs <- list(
   poisson_chisq = compare("Chisq", g(count ~ s(x), poisson()), fits$poisson_smooth, g(count ~ s(x) + s(z) + g, poisson())),
   gamma_F = compare("F", g(positive ~ s(x), Gamma(link = log)), g(positive ~ s(x) + g, Gamma(link = log))),
   scale_chisq = compare("Chisq", g(list(y ~ s(x), ~ 1), gaulss(b = 0)), g(list(y ~ s(x) + g, ~ s(w)), gaulss(b = 0))))
+pairs$binomial_chisq <- compare("Chisq", g(cbind(pmin(count, 12), 12 - pmin(count, 12)) ~ s(x), binomial()),
+  g(cbind(pmin(count, 12), 12 - pmin(count, 12)) ~ s(x) + g, binomial()))
 results <- list(origin = "data/reference/inference.R, R 4.2.2, mgcv 1.8-41", models = lapply(fits, report), comparisons = pairs)
 writeLines(toJSON(results, auto_unbox = TRUE, digits = 10, null = "null", na = "null"), "inference.json")
