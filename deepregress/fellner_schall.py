@@ -107,7 +107,10 @@ def _rough_fit(sample: Problem, lam: Vector, state: State) -> tuple[Vector, Stat
     have their intercepts only, then the second joins, and so on.
     """
     slices = sample.objective.slices
-    wanted = [u for u, unit in enumerate(sample.objective.units) if unit.n_coef > 1]
+    every = [u for u, unit in enumerate(sample.objective.units) if unit.n_coef > 1]
+    # the members of the first group are parameters of one kind and enter together
+    together = sample.objective.family.n_first
+    wanted = [u for u in every if u < together][-1:] + [u for u in every if u >= together]
     for u in wanted[:-1]:
         entered = np.arange(slices[u].stop)
         later = zip(slices[u + 1 :], sample.objective.units[u + 1 :], strict=True)
@@ -173,7 +176,7 @@ def start_lam(problem: Problem, state: State) -> Vector:
     H, _ = curvature(problem.objective, state, np.zeros_like(state.at.H), problem.free)
     H = problem.full(H)
     phi = problem.phi(state.coef)
-    first = problem.objective.slices[0]
+    first = problem.objective.slices[problem.objective.family.n_first - 1]
     lam = np.empty(len(problem.penalties))
     for j, p in enumerate(problem.penalties):
         later = 1.0 if p.index.start < first.stop else LATER_PREDICTORS

@@ -44,8 +44,8 @@ FIXED_TOLERANCE = 1e-6
 LAST_STEP = 3e-3
 """Newton step, in log lam, after which none follows: what it leaves is a tenth of it at most."""
 STARTS = (1.0, 0.01)
-"""Factors on the first lam. V of terms with several smoothing parameters can have several maxima,
-and the best of two starts is kept there."""
+"""Factors on the first lam. V of terms with several smoothing parameters, or of several predictors
+of one kind, can have several maxima, and the best of two starts is kept there."""
 MAX_ROUNDS = 100
 MAX_HALVINGS = 12
 
@@ -80,7 +80,9 @@ def _select(problem: Problem, start: Vector | None) -> Solution:
         coef = start_coef(objective)
         start = separated(objective, coef)
     coef = coef if start is None else start
-    several = start is None and any(len(group.members) > 1 for group in problem.groups)
+    manifold = any(len(group.members) > 1 for group in problem.groups)
+    kin = objective.family.n_first > 1 and len(problem.groups) > 0
+    several = start is None and (manifold or kin)
     fits = []
     for factor in STARTS if several else STARTS[:1]:
         trace: list[Step] = []

@@ -189,6 +189,11 @@ class Family(ABC):
         return groups(self.parameter_names)
 
     @property
+    def n_first(self) -> int:
+        """Number of predictors of the first group."""
+        return sum(p.units for p in self.parameters if group_of(p.name) == self.groups[0])
+
+    @property
     def elements(self) -> tuple[str, ...]:
         """Names of the elements of the mean, where it is a vector; else none."""
         return ()
