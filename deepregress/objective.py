@@ -150,6 +150,7 @@ class Objective:
         def of_rows(rows: slice) -> Matrix:
             X = unit.X[rows]
             eta = self._eta(coef, rows, [each.X[rows] for each in self.units])
+            eta = self.family.with_known(eta, self._rows(rows))
             weight = self.family.fisher_weight(eta) * self.response.weights[rows]
             return X.T @ (weight[:, None] * X)
 

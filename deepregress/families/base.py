@@ -263,6 +263,11 @@ class Family(ABC):
             found[name] = Value(column, link("identity"))
         return found
 
+    def with_known(self, eta: Matrix, rows: Mapping[str, Array]) -> Matrix:
+        """Predictors followed by what `rows` know of each row, as `values` takes them."""
+        columns = [rows.get(name, np.ones(len(eta))) for name in self.known]
+        return np.column_stack([eta, *columns]) if columns else eta
+
     def support_bijector(self, values: Mapping[str, Value]) -> Any:
         """A `tfb.Bijector` from the real line to the support of the response."""
         least, most = self.bounds

@@ -21,10 +21,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from deepregress.bijectors import Tensor, link, softplus
-from deepregress.errors import FamilyError, ResponseError
+from deepregress.errors import ResponseError
 from deepregress.families.base import Family, Parameter, Value, register
 from deepregress.families.counted import NUMERICALLY_ZERO, edge, whole
-from deepregress.families.counting import Successes, log_choose, log_rising
+from deepregress.families.counting import Successes, log_choose, log_rising, log_tails_by_sums
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.response import Response
 
@@ -32,8 +32,6 @@ tfd = tfp.distributions
 
 LEAST_PRECISION, LARGEST_PRECISION = 0.1, 100.0
 """Between which to start the precision of a beta-binomial distribution."""
-AT_ONCE = 2**20
-"""Probabilities summed in one call."""
 
 
 class _Trials(Family):
@@ -121,6 +119,11 @@ class Binomial(_Trials):
     def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         return Successes(values["prob"].logit, values["trials"].value).log_tails(y)[1]
 
+    def fisher_weight(self, eta: Matrix) -> Vector:
+        # the mean is `trials` times the parameter, so its slope and the variance both have them
+        trials = self.values(tf.convert_to_tensor(eta, tf.float64))["trials"].value.numpy()
+        return np.asarray(super().fisher_weight(eta) * trials**2)
+
     def deviance(self, rows: Mapping[str, Array], eta: Matrix) -> Vector:
         if not set(rows) <= {"lower", "trials"}:
             return super().deviance(rows, eta)
@@ -172,26 +175,10 @@ class BetaBinomial(_Trials):
         return log_choose(n, y) + successes + failures - log_rising(n, -log_precision)
 
     def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        return self._log_sum(values, y, upper=False)
+        return self._log_tails(values, y)[0]
 
     def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        return self._log_sum(values, y, upper=True)
+        return self._log_tails(values, y)[1]
 
-    def _log_sum(self, values: Mapping[str, Value], y: Tensor, *, upper: bool) -> Tensor:
-        """log of the sum of the probabilities up to y, or above it."""
-        if not tf.executing_eagerly():
-            raise FamilyError(
-                f"family {self.name!r} takes no censored or truncated response: its distribution "
-                "function is a sum without a formula"
-            )
-        n = values["trials"].value
-        most = int(np.max(n.numpy(), initial=0.0))
-        width = max(1, AT_ONCE // max(len(y), 1))
-        parts = []
-        for start in range(0, most + 1, width):
-            at = tf.range(start, min(start + width, most + 1), dtype=y.dtype)[:, None]
-            inside = ((at > y) if upper else (at <= y)) & (at <= n)
-            terms = self.log_density(values, tf.where(inside, at, tf.zeros_like(at)))
-            terms = tf.where(inside, terms, tf.constant(-np.inf, y.dtype))
-            parts.append(tf.reduce_logsumexp(terms, axis=0))
-        return tf.reduce_logsumexp(tf.stack(parts), axis=0)
+    def _log_tails(self, values: Mapping[str, Value], y: Tensor) -> tuple[Tensor, Tensor]:
+        return log_tails_by_sums(lambda at: self.log_density(values, at), y, values["trials"].value)

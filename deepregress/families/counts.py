@@ -2,6 +2,7 @@
 
     negative_binomial     variance mean + dispersion mean^2
     negbin1               variance mean (1 + dispersion)
+    generalized_poisson   variance mean (1 + dispersion), another third moment
     geometric             variance mean + mean^2
 
 References: Hilbe (2011), Negative Binomial Regression; Cameron & Trivedi (2013), Regression
@@ -14,12 +15,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from deepregress.bijectors import link
+import numpy as np
+import tensorflow as tf
+
+from deepregress.bijectors import Tensor, link
+from deepregress.families import numerical
 from deepregress.families.base import Parameter, Value, register
 from deepregress.families.counted import LEAST_DISPERSION, Counted
-from deepregress.families.counting import Count
+from deepregress.families.counting import Count, log_factorial, log_tails_by_sums
 from deepregress.families.moments import weighted_moments
-from deepregress.linalg import Vector
+from deepregress.linalg import Array, Matrix, Vector
 
 
 @register
@@ -101,6 +106,81 @@ class Geometric(Counted):
 
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
         return {"mean": count_moments(y, weights)[0]}
+
+
+@register
+@dataclass(frozen=True)
+class GeneralizedPoisson(Counted):
+    """Generalized Poisson distribution of Consul, overdispersed.
+
+    P(y) = theta (theta + lambda y)^(y - 1) exp(-theta - lambda y) / y!,
+    theta = mean / s, lambda = 1 - 1 / s, s = sqrt(1 + dispersion);  mean `mean`, variance
+    mean * (1 + dispersion)  (glmmTMB's genpois, whose parameter is 1 + dispersion).
+    """
+
+    name: ClassVar[str] = "generalized_poisson"
+    about: ClassVar[str] = "overdispersed counts with a heavier tail than negbin1"
+    extra: ClassVar[tuple[str, ...]] = ("dispersion",)
+
+    @classmethod
+    def default_parameters(cls) -> tuple[Parameter, ...]:
+        return (
+            Parameter("mean", link("log"), "mean, counts"),
+            Parameter("dispersion", link("log"), "variance / mean - 1"),
+        )
+
+    def count(self, values: Mapping[str, Value]) -> Count:
+        # of the same mean and variance: for the moments only
+        return Count(values["mean"].log, values["dispersion"].log - values["mean"].log)
+
+    def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        log_theta, share = _generalized(values)
+        theta = tf.exp(log_theta)
+        grown = theta + share * y
+        return log_theta + (y - 1.0) * tf.math.log(grown) - grown - log_factorial(y)
+
+    def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return self._log_tails(values, y)[0]
+
+    def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return self._log_tails(values, y)[1]
+
+    def _log_tails(self, values: Mapping[str, Value], y: Tensor) -> tuple[Tensor, Tensor]:
+        most = np.inf * tf.ones_like(y)
+        return log_tails_by_sums(lambda at: self.log_density(values, at), y, most)
+
+    def cdf(self, y: Array, eta: Matrix) -> Vector:
+        return np.asarray(np.exp(self.logcdf(y, eta)))
+
+    def survival(self, y: Array, eta: Matrix) -> Vector:
+        return np.asarray(np.exp(self.logsurvival(y, eta)))
+
+    def logcdf(self, y: Array, eta: Matrix) -> Vector:
+        return numerical.log_cdf(self, y, eta)
+
+    def logsurvival(self, y: Array, eta: Matrix) -> Vector:
+        return numerical.log_survival(self, y, eta)
+
+    def sample(self, eta: Matrix, n: int, *, seed: int) -> Array:
+        """All descendants of a Poisson(theta) number of founders with Poisson(lambda) children."""
+        log_theta, share = _generalized(self.values(tf.convert_to_tensor(eta, tf.float64)))
+        rng = np.random.default_rng(seed)
+        born = rng.poisson(np.exp(log_theta.numpy()), (n, len(eta)))
+        total = born.astype(np.float64)
+        while born.any():
+            born = rng.poisson(born * share.numpy())
+            total += born
+        return total
+
+    def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
+        mean, variance = count_moments(y, weights)
+        return {"mean": mean, "dispersion": max(variance / mean - 1.0, LEAST_DISPERSION)}
+
+
+def _generalized(values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:
+    """log theta and lambda of a generalized Poisson distribution."""
+    log_root = 0.5 * tf.math.log1p(tf.exp(values["dispersion"].log))
+    return values["mean"].log - log_root, -tf.math.expm1(-log_root)
 
 
 def count_moments(y: Vector, weights: Vector) -> tuple[float, float]:
