@@ -56,7 +56,7 @@ FLOORS = {
     10.3: ("corrected",),
     10.5: ("prediction",),
     10.6: ("quantities", "grids", "term_tests", "variance_components", "comparison"),
-    10.7: ("effects",),
+    10.7: ("delta", "effects",),
     10.8: ("diagnostics", "basis_dimension", "panels"),
     10.9: ("printing", "goodness"),
     11: ("summary", "plotting", "saved"),
