@@ -52,6 +52,8 @@ CASES = {
     "ts": ("ts", ["x"], {"k": 10}),
     "ts of two": ("ts", ["x", "z"], {"k": 20}),
     "cs": ("cs", ["x"], {"k": 10}),
+    "ad": ("ad", ["x"], {"k": 12}),
+    "ad, line": ("ad", ["x"], {"k": 12, "m": 2}),
     "gp": ("gp", ["x"], {"k": 10}),
     "gp, spherical": ("gp", ["x"], {"k": 8, "m": 1}),
     "gp, no trend": ("gp", ["x"], {"k": 8, "m": -4}),
@@ -62,7 +64,9 @@ CYCLIC = [name for name in ON_A_LINE if name.startswith(("cc", "cp"))]
 # Outside of the data a line goes on; a period repeats and a Gaussian process returns to its trend.
 LINEAR_OUTSIDE = [name for name in ON_A_LINE if not name.startswith(("cc", "cp", "gp"))]
 # mgcv's penalty scale sees the units of the trend of gp; knots have the units of x.
-WITHOUT_UNITS = [name for name in ON_A_LINE if name not in {"gp", "gp, spherical", "cc, period"}]
+# The first penalty of ad, which is the one fitted with here, is about the left end.
+UNITS = {"gp", "gp, spherical", "cc, period", "ad"}
+WITHOUT_UNITS = [name for name in ON_A_LINE if name not in UNITS]
 
 
 def covariates(name):
@@ -459,7 +463,11 @@ def test_lines_are_fitted_exactly_at_any_smoothing_parameter(bs, k, n, seed):
         ("tp", {"m": (1.5,)}, r"m of basis 'tp' must be whole numbers, got \(1\.5,\)"),
         ("tp", {"k": 5, "knots": [0.0, 1.0]}, "with k = 5 needs k knots, got 2"),
         ("tp", {"knots": np.ones((20, 2))}, r"needs knots of shape \(n_knots, 1\), got \(20, 2\)"),
-        ("pp", {}, r"unknown basis 'pp'; .*known: 'bs', 'cc', 'cp', 'cr', .*'ps', 'tp', 'ts'"),
+        (
+            "pp",
+            {},
+            r"unknown basis 'pp'; .*known: 'ad', 'bs', 'cc', 'cp', 'cr', .*'ps', 'tp', 'ts'",
+        ),
     ],
 )
 def test_user_errors_name_the_term(bs, options, message):

@@ -8,6 +8,7 @@ Both the parametrisations and the knots are mgcv's, so smoothing parameters agre
     cc  cyclic cubic spline, and cp, cyclic P-spline
     ps  B-splines on evenly spaced knots, S = D'D of differences
     bs  the same B-splines, S = integrals of squared derivatives
+    ad  ps with weights of the differences that vary along the covariate
     gp  low-rank Gaussian process, any dimension
 
 `tensor.construct` makes products of them (te, ti), `factor_smooth.construct` curves per level of a
@@ -18,6 +19,7 @@ A further basis is a module of this folder that registers its constructor, impor
 """
 
 from deepregress.basis import (
+    adaptive,
     bspline,
     cubic,
     cyclic,
@@ -58,6 +60,7 @@ __all__ = [
     "RandomEffect",
     "Tensor",
     "ThinPlate",
+    "adaptive",
     "bspline",
     "centre",
     "construct",

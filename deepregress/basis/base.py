@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -170,13 +171,14 @@ class Request:
 
 
 Constructor = Callable[[Request], Basis]
+_C = TypeVar("_C", bound=Constructor)
 _CONSTRUCTORS: dict[str, Constructor] = {}
 
 
-def register(name: str) -> Callable[[Constructor], Constructor]:
+def register(name: str) -> Callable[[_C], _C]:
     """Make a constructor known as `bs=name`."""
 
-    def add(constructor: Constructor) -> Constructor:
+    def add(constructor: _C) -> _C:
         _CONSTRUCTORS[name] = constructor
         return constructor
 

@@ -178,7 +178,7 @@ def construct(
     x: Matrix,
     asked: Sequence[Marginal],
     *,
-    centred: bool = False,
+    centred: bool | Sequence[bool] = False,
     function_values: bool = True,
     label: str = "",
 ) -> Tensor:
@@ -190,8 +190,9 @@ def construct(
         Finite covariate values of the training rows, shape (n, d).
     asked : sequence of Marginal
         The margins, from `marginals`.
-    centred : bool
-        Centre the margins first (`ti`); then the product needs no constraint of its own.
+    centred : bool or sequence of bool
+        Centre the margins first (`ti`), all or some of them; then the product needs no constraint
+        of its own.
     function_values : bool
         Reparametrise the margins to function values, mgcv's `np`.
     label : str, optional
@@ -217,9 +218,12 @@ def construct(
     """
     rows, start = as_rows(x), 0
     margins, penalties, null_dims = [], [], []
-    for each in asked:
+    flags = (centred,) * len(asked) if isinstance(centred, bool) else tuple(centred)
+    if len(flags) != len(asked):
+        raise _refusal(label, f"mc needs one entry for each of the {len(asked)} margins.")
+    for each, flag in zip(asked, flags, strict=True):
         request = each.request(rows[:, start : start + each.dim], label)
-        margin, S, null_dim = _margin(request, centred=centred, function_values=function_values)
+        margin, S, null_dim = _margin(request, centred=flag, function_values=function_values)
         margins.append(margin)
         penalties.append(S)
         null_dims.append(null_dim)

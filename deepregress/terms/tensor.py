@@ -2,7 +2,8 @@
 
     te    products of marginal bases, one penalty per margin; centred
     ti    the same of centred margins: an interaction without its main effects, so that
-          ti(x) + ti(z) + ti(x, z) spans what te(x, z) does
+          ti(x) + ti(z) + ti(x, z) spans what te(x, z) does; with mc=(0, 1) only the second margin
+          is centred, so that ti(x) + ti(x, z, mc=(0, 1)) does
 
 `basis.tensor` has the products and their penalties.
 """
@@ -28,11 +29,11 @@ _OPTIONS = ("k", "bs", *COMMON, "m", "d", "np", "knots")
 class Product(Form):
     """A tensor product of marginal bases.
 
-    `interaction`: margins are centred (ti). `function_values`: mgcv's `np`. The other options are
-    those of `basis.tensor.marginals`.
+    `centred_margins`: whether margins are centred (ti), all or each. `function_values`: mgcv's
+    `np`. The other options are those of `basis.tensor.marginals`.
     """
 
-    interaction: bool
+    centred_margins: bool | tuple[bool, ...]
     bs: str | tuple[str, ...] | None
     k: int | tuple[int | None, ...] | None
     m: Any
@@ -42,8 +43,9 @@ class Product(Form):
 
     @property
     def centred(self) -> bool:  # type: ignore[override]
-        """Whether the sum-to-zero constraint applies: to te; the margins of ti have it."""
-        return not self.interaction
+        """Whether the sum-to-zero constraint applies: to te; a margin of ti has it."""
+        given = self.centred_margins
+        return not (given if isinstance(given, bool) else any(given))
 
     def construct(self, x: Matrix, levels: Sequence[Levels | None], label: str) -> Basis:
         """Construct the raw basis from the covariates of the training rows, (n, d)."""
@@ -54,27 +56,37 @@ class Product(Form):
             x.shape[1], bs=self.bs, k=self.k, m=self.m, knots=knots, dims=self.dims, label=label
         )
         return products.construct(
-            x, asked, centred=self.interaction, function_values=self.function_values, label=label
+            x,
+            asked,
+            centred=self.centred_margins,
+            function_values=self.function_values,
+            label=label,
         )
 
 
 @register("te")
 def te(call: Call) -> SmoothTerm:
     """Read `te(x, z, k=5, bs="cr", by=, m=, d=, np=, df=, sp=, knots=, fx=, select=)`."""
-    return _product(call, interaction=False)
+    check_options(call, _OPTIONS)
+    return _product(call, centred=False)
 
 
 @register("ti")
 def ti(call: Call) -> SmoothTerm:
-    """Read `ti(x, z)`, with the options of `te`."""
-    return _product(call, interaction=True)
+    """Read `ti(x, z, mc=)`, with the options of `te`; `mc` says which margins are centred."""
+    check_options(call, (*_OPTIONS, "mc"))
+    mc = options.sequence(call, "mc")
+    if mc is None:
+        return _product(call, centred=True)
+    if not mc or any(each not in (0, 1) for each in mc):
+        raise call.error(f"mc must have 0 or 1 for each margin, got {options.shown(mc)}.")
+    return _product(call, centred=tuple(bool(each) for each in mc))
 
 
-def _product(call: Call, *, interaction: bool) -> SmoothTerm:
-    check_options(call, _OPTIONS)
+def _product(call: Call, *, centred: bool | tuple[bool, ...]) -> SmoothTerm:
     covariates = options.covariates(call, f"{call.name}(x, z)")
     form = Product(
-        interaction,
+        centred,
         options.per_margin(call, "bs", lambda each: isinstance(each, str), "a name in quotes"),
         options.per_margin(call, "k", options.whole, "a whole number"),
         _order(call),
