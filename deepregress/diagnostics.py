@@ -24,7 +24,7 @@ import scipy.stats
 from deepregress.data import Response
 from deepregress.errors import PredictionError, listing, suggestion
 from deepregress.families.base import Family
-from deepregress.linalg import Matrix, Vector
+from deepregress.linalg import Array, Matrix, Vector
 from deepregress.prediction import dispersions
 
 KINDS = ("quantile", "response", "pearson", "deviance")
@@ -64,25 +64,37 @@ class Checks:
     def of(cls, family: Family, response: Response, eta: Matrix, *, seed: int) -> Checks:
         """Residuals of the training rows against what they should be."""
         y = response.lower
-        lower, upper = order_band(len(y), 0.95)
+        z = residuals(family, y, eta, "quantile", seed=seed)
+        fitted, predictor = family.mean(eta), eta[:, 0]
+        if z.ndim > 1:  # the elements of vectors one after the other
+            k = z.shape[1]
+            z, fitted, predictor, y = (
+                each[:, :k].ravel() for each in (z, fitted, eta[:, :k], response.lower)
+            )
+        elif fitted.ndim > 1:  # the probabilities of the classes seen
+            fitted = np.sum(fitted * family.observed(y), axis=1)
+        lower, upper = order_band(len(z), 0.95)
         first = family.parameters[0]
         link = first.link.name
         scale = first.name if link == "identity" else f"{link}({first.name})"
         return cls(
-            residuals=quantile_residuals(family, y, eta, seed=seed),
-            scores=normal_scores(len(y)),
+            residuals=z,
+            scores=normal_scores(len(z)),
             lower=lower,
             upper=upper,
-            predictor=eta[:, 0],
-            fitted=family.mean(eta),
+            predictor=predictor,
+            fitted=fitted,
             response=y,
             binary=family.takes_levels,
             labels=(f"linear predictor, {scale}", "fitted mean", response.label),
         )
 
 
-def residuals(family: Family, y: Vector, eta: Matrix, kind: str, *, seed: int) -> Vector:
-    """Residuals of the rows, (n_obs,).
+def residuals(family: Family, y: Array, eta: Matrix, kind: str, *, seed: int) -> Array:
+    """Residuals of the rows, (n_obs,); of the elements of a vector or class, (n_obs, d).
+
+    Classes have one quantile residual, in the order of the classes; deviance residuals of vectors
+    and classes have no sign and are (n_obs,).
 
     Parameters
     ----------
@@ -103,12 +115,16 @@ def residuals(family: Family, y: Vector, eta: Matrix, kind: str, *, seed: int) -
             f"residuals(kind={kind!r}): kinds are {listing(KINDS)}{suggestion(str(kind), KINDS)}"
         )
     if kind == "quantile":
+        if family.multivariate:
+            return family.scores(y, eta)
         return quantile_residuals(family, y, eta, seed=seed)
     mean = family.mean(eta)
     if kind == "response":
-        return y - mean
+        return np.asarray(family.observed(y) - mean)
     if kind == "pearson":
-        return np.asarray((y - mean) / np.sqrt(family.variance(eta)))
+        return np.asarray((family.observed(y) - mean) / np.sqrt(family.variance(eta)))
+    if mean.ndim > 1:
+        return np.asarray(np.sqrt(np.maximum(family.deviance({"lower": y}, eta), 0.0)))
     return np.asarray(
         np.sign(y - mean) * np.sqrt(family.unit_deviance(y, mean) / dispersions(family, eta))
     )

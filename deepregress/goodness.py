@@ -183,6 +183,8 @@ def _r_squared(model: Fit, response: Response, eta: Matrix) -> float | None:
     tested = [unit for unit in model.predictors.units if model.tested(unit)]
     if len(tested) != 1 or not response.plain or response.lower.ndim > 1:
         return None
+    if family.elements:
+        return None
     if response.trials is not None or response.levels is not None and not family.takes_levels:
         return None
     y, total = response.lower, float(w.sum())

@@ -198,6 +198,20 @@ class Family(ABC):
         """Names of the elements of the mean, where it is a vector; else none."""
         return ()
 
+    def observed(self, y: Array) -> Array:
+        """What the mean is the expectation of: y, or the indicators of its classes."""
+        return y
+
+    def scores(self, y: Array, eta: Matrix) -> Matrix:
+        """Quantile residuals of a vector, (n_obs, d): independent and standard normal.
+
+        Raises
+        ------
+        FamilyError
+            The family has none.
+        """
+        raise FamilyError(f"family {self.name!r} has no quantile residuals")
+
     def further_quantity(
         self, which: str, eta: Matrix, y: Array | None
     ) -> Array | dict[str, Vector]:

@@ -100,7 +100,7 @@ class ClassLogits(Family):
 
     def variance(self, eta: Matrix) -> Matrix:
         p = self.probabilities(eta)
-        return p * (1.0 - p)
+        return np.asarray(p * (1.0 - p))
 
 
 @register
@@ -157,10 +157,11 @@ class Categorical(ClassLogits):
         return np.isin(y, self.codes)
 
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
-        return self._start_logits(weights @ self._indicator(y))
+        return self._start_logits(weights @ self.observed(y))
 
-    def _indicator(self, y: Vector) -> Matrix:
-        return np.asarray(y[:, None] == np.array(self.codes), dtype=np.float64)
+    def observed(self, y: Array) -> Matrix:
+        """Indicators of the classes, (n_obs, K)."""
+        return np.asarray(np.asarray(y)[:, None] == np.array(self.codes), dtype=np.float64)
 
     def deviance(self, rows: Mapping[str, Array], eta: Matrix) -> Vector:
         """-2 log P(y), the saturated model being certain of each class."""
@@ -209,6 +210,10 @@ class Multinomial(ClassLogits):
 
     def start_values(self, y: Matrix, weights: Vector) -> Mapping[str, float]:
         return self._start_logits(weights @ y)
+
+    def observed(self, y: Array) -> Matrix:
+        """Shares of the classes, (n_obs, K)."""
+        return np.asarray(y / np.sum(y, axis=1, keepdims=True))
 
     def deviance(self, rows: Mapping[str, Array], eta: Matrix) -> Vector:
         """2 sum_k y_k log(y_k / (N p_k)), the saturated model having the observed shares."""

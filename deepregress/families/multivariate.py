@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy.special
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -201,10 +202,10 @@ class MultivariateNormal(VectorFamily):
 
     def deviance(self, rows: Mapping[str, Array], eta: Matrix) -> Vector:
         """(y - loc)' Cov^-1 (y - loc), the saturated means being the responses."""
-        return np.asarray(np.sum(self.residuals(rows["lower"], eta) ** 2, axis=1))
+        return np.asarray(np.sum(self.scores(rows["lower"], eta) ** 2, axis=1))
 
-    def residuals(self, y: Array, eta: Matrix) -> Matrix:
-        """u = L^-1 ((y - loc) / scale), (n_obs, d): independent and standard normal."""
+    def scores(self, y: Array, eta: Matrix) -> Matrix:
+        """u = L^-1 ((y - loc) / scale), (n_obs, d)."""
         values = self.values(tf.convert_to_tensor(eta, tf.float64))
         u, _ = self._standardised(values, tf.convert_to_tensor(y, tf.float64))
         return np.asarray(u.numpy())
@@ -251,6 +252,20 @@ class Dirichlet(VectorFamily):
         return {
             member("concentration", n): float(a_k) for n, a_k in zip(self.elements, a, strict=True)
         }
+
+    def scores(self, y: Array, eta: Matrix) -> Matrix:
+        """Normal scores of y_k / (1 - y_1 - .. - y_(k-1)), independent beta variables; d - 1."""
+        a = np.column_stack(list(self.parameters_at(eta).values()))
+        # what is left for an element and those after it, from the small end: no cancellation
+        left = np.cumsum(y[:, ::-1], axis=1)[:, ::-1]
+        rest = np.cumsum(a[:, ::-1], axis=1)[:, ::-1]
+        share = y[:, :-1] / left[:, :-1]
+        above = left[:, 1:] / left[:, :-1]
+        low = scipy.special.betainc(a[:, :-1], rest[:, 1:], share)
+        high = scipy.special.betainc(rest[:, 1:], a[:, :-1], above)
+        lower_half = low < high
+        z = scipy.special.ndtri(np.where(lower_half, low, high))
+        return np.asarray(np.where(lower_half, z, -z))
 
 
 def _pairs(d: int) -> list[tuple[int, int]]:
