@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse
@@ -33,6 +34,9 @@ from deepregress.penalty import PlacedPenalty
 from deepregress.smoothing import select
 from deepregress.solvers.sparse import Coordinates, Penalised, State, evaluate
 
+STRAIGHT = 1e6
+"""Largest smoothing parameter, relative to the balance of penalty and information: such a term is
+its null space to six digits, and more would cost the sparse solver as many digits."""
 LEAST_ALPHA = 1e-3
 """Share of norms that stands for none where the largest lam of interest is asked for, as in R's
 glmnet."""
@@ -165,6 +169,8 @@ class SparseModel:
     null : Setting
         Where all sparse effects are zero.
     method : {"REML", "ML"}
+    balance : Vector, (n_penalties,)
+        Smoothing parameters at which penalty and information of a term are of one size.
     """
 
     objective: Objective
@@ -173,6 +179,7 @@ class SparseModel:
     free: Array
     null: Setting
     method: str
+    balance: Vector
 
     @classmethod
     def of(
@@ -188,10 +195,11 @@ class SparseModel:
         b = np.zeros(objective.n_coef)
         b[plain] = fitted.coef
         phi = problem.phi(fitted.coef)
-        lam = _first_lam(objective, b, phi)
+        balance = _balance(objective, b)
+        lam = np.where(_given(objective) >= 0.0, _given(objective) / phi, balance)
         lam[rest.penalties] = fitted.lam
-        null = Setting(b, lam, phi)
-        return cls(objective, terms, plain, plain[problem.free], null, method)
+        null = Setting(b, np.minimum(lam, STRAIGHT * balance), phi)
+        return cls(objective, terms, plain, plain[problem.free], null, method, balance)
 
     @property
     def weight(self) -> float:
@@ -212,24 +220,37 @@ class SparseModel:
         norms, _ = terms.penalty(one, self.weight / self.null.phi)
         return smallest_strength(norms, state.sparse_gradient)
 
+    @cached_property
+    def smooth(self) -> Array:
+        """Which coefficients have a quadratic penalty, (n_coef,) of bool."""
+        found = np.zeros(self.objective.n_coef, dtype=bool)
+        for unit, index in zip(self.objective.units, self.objective.slices, strict=True):
+            for p in unit.penalties:
+                found[index.start + p.index.start : index.start + p.index.stop] = True
+        return found
+
     def active(self, c: Vector) -> Array:
         """Coefficients that have no sparse penalty or are not zero, ascending."""
         return np.sort(np.concatenate([self.plain, self.terms.coordinates.index[c != 0]]))
 
 
-def _first_lam(objective: Objective, b: Vector, phi: float) -> Vector:
-    """Smoothing parameters where none is known: penalty and information of one size."""
+def _balance(objective: Objective, b: Vector) -> Vector:
+    """tr(X' W X) / tr(S) of each quadratic penalty, at b; (n_penalties,)."""
     W = objective.row_derivatives(objective.eta(b))[2] * objective.response.weights[:, None]
-    lam, first = [], 0
-    n_units = len(objective.units)
+    found, diagonal, n_units = [], 0, len(objective.units)
     for u, unit in enumerate(objective.units):
+        w = np.maximum(W[:, diagonal], 0.0)
         for p in unit.penalties:
-            information = float(
-                np.maximum(W[:, first], 0.0) @ (unit.X[:, p.index] ** 2).sum(axis=1)
-            )
-            lam.append(information / np.trace(p.S) if p.sp is None else p.sp / phi)
-        first += n_units - u
-    return np.array(lam)
+            information = float(w @ (unit.X[:, p.index] ** 2).sum(axis=1))
+            found.append(max(information, np.finfo(float).tiny) / np.trace(p.S))
+        diagonal += n_units - u
+    return np.array(found)
+
+
+def _given(objective: Objective) -> Vector:
+    """The sp that the user fixed, else -1; (n_penalties,)."""
+    every = [p for unit in objective.units for p in unit.penalties]
+    return np.array([-1.0 if p.sp is None else p.sp for p in every])
 
 
 def total_penalty(objective: Objective, lam: Vector) -> scipy.sparse.csr_array:
@@ -271,7 +292,7 @@ def gate_penalties(
     for block in model.terms.blocks:
         own = np.flatnonzero((index >= block.start) & (index < block.stop))
         own = own[np.argsort(index[own])]
-        if len(own):
+        if G[np.ix_(own, own)].any():
             found.append((index[own], G[np.ix_(own, own)]))
     return found
 

@@ -29,8 +29,9 @@ from deepregress.marginal import Problem
 from deepregress.smoothing import select
 from deepregress.solvers.base import Solution, Status
 from deepregress.solvers.newton import evaluate
-from deepregress.solvers.sparse import CrossProducts, Optimum, solve
+from deepregress.solvers.sparse import CrossProducts, Optimum, State, solve
 from deepregress.sparse import (
+    STRAIGHT,
     Restricted,
     Setting,
     SparseModel,
@@ -40,8 +41,8 @@ from deepregress.sparse import (
 )
 
 MAX_ROUNDS = 50
-SETTLED = 1e-4
-"""Move of log lam of the smooths, and of the predictors of constants, at which 1 and 2 are done."""
+SETTLED = 1e-6
+"""Change of the log-likelihood, and relative one of coefficients, at which 1 and 2 are done."""
 LARGEST_FACTOR = 3.0
 """A fit at one lam comes down from the largest one in steps of at most this factor."""
 DISPERSION = 1e-10
@@ -103,21 +104,25 @@ def fit_at(
             problem = model.penalised(larger, setting)
             problem = replace(problem, sparse=problem.sparse.lasso())
             near = solve(problem, near, products).state.b
-        last = None if start is None else start.setting.b
-        optimum = solve(model.penalised(lam, setting), near, products, depth_start=last)
-        moved, message = 0.0, ""
+        before = None if start is None else start.setting.b
+        optimum = solve(model.penalised(lam, setting), near, products, depth_start=before)
+        settled, message = False, ""
         for _ in range(rounds):
-            setting, moved, message = _settle(model, lam, optimum, setting)
-            if moved < SETTLED:
+            proposed, message = _settle(model, lam, optimum, setting)
+            settled = proposed is None
+            if proposed is None:
                 break
-            near = optimum.state.b if start is None else setting.b
+            last, setting = optimum.state, proposed
             optimum = solve(
                 model.penalised(lam, setting), setting.b, products, depth_start=setting.b
             )
+            settled = _near(last, optimum.state)
+            if settled:
+                break
     status = Status(True, "converged")
     if not optimum.converged:
         status = Status(False, "the sparse terms did not reach their optimum")
-    elif moved >= SETTLED and rounds == MAX_ROUNDS:
+    elif not settled and rounds == MAX_ROUNDS:
         status = Status(False, "smoothing parameters and sparse terms did not settle")
     elif message:
         status = Status(False, message)
@@ -133,28 +138,41 @@ def _approach(model: SparseModel, lam: Vector) -> list[Vector]:
     return [lam * ratio ** (1.0 - i / steps) for i in range(1, steps)]
 
 
+def _near(one: State, other: State) -> bool:
+    """Whether two solutions differ by nothing that matters."""
+    size = np.abs(other.c).max(initial=0.0)
+    moved = np.abs(other.c - one.c).max(initial=0.0)
+    return abs(other.loglik - one.loglik) < SETTLED and bool(moved <= SETTLED * size)
+
+
 def _settle(
     model: SparseModel, lam: Vector, optimum: Optimum, setting: Setting
-) -> tuple[Setting, float, str]:
-    """Step 2: the setting that REML chooses, how far it moved, and what went wrong."""
+) -> tuple[Setting | None, str]:
+    """Step 2: the setting that REML chooses, if it chooses anything, and what went wrong.
+
+    The gates of smooths stay out: their own penalty takes the place, or REML could not tell the
+    two apart. The coefficients it returns are where the next step 1 starts.
+    """
     columns = model.active(optimum.state.c)
-    rest = restricted(model.objective, columns, gate_penalties(model, lam, optimum.state))
+    gates = [
+        gate
+        for gate in gate_penalties(model, lam, optimum.state)
+        if not model.smooth[gate[0]].any()
+    ]
+    rest = restricted(model.objective, columns, gates)
     problem = Problem.of(rest.objective, method=model.method)
-    estimated = np.array([p.estimated for p in problem.penalties], dtype=bool)
-    if not estimated.any():
-        return replace(setting, b=optimum.state.b), 0.0, ""
+    if not any(p.estimated for p in problem.penalties):
+        return None, ""
     fitted = select(rest.objective, optimum.state.b[columns], method=model.method)
     own = rest.penalties >= 0
     chosen = setting.lam.copy()
     chosen[rest.penalties[own]] = fitted.lam[own]
+    chosen = np.minimum(chosen, STRAIGHT * model.balance)
     b = optimum.state.b.copy()
-    b[columns] = fitted.coef
-    log_moves = np.abs(np.log(chosen / setting.lam)[rest.penalties[estimated]])
-    # a term on its way to a straight line moves without end, and its coefficients do not
-    held = np.abs(b - optimum.state.b)[columns][problem.held]
-    moved = float(max(log_moves.max(initial=0.0), held.max(initial=0.0)))
+    constants = columns[problem.held]
+    b[constants] = fitted.coef[problem.held]
     message = "" if fitted.status.converged else fitted.status.message
-    return Setting(b, chosen, problem.phi(fitted.coef)), moved, message
+    return Setting(b, chosen, problem.phi(fitted.coef)), message
 
 
 # -- 3. The result ---------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ Kunisch (2002), doi:10.1137/S1052623401383558 (the active set of step 2).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,11 +26,10 @@ MAX_ROUNDS = 1000
 MAX_NEWTON = 3
 MAX_HALVINGS = 6
 TOLERANCE = 1e-12
-"""Violation of the optimality conditions, relative to the largest number in r and the penalty."""
+"""Violation of the optimality conditions, relative to the largest strength or the first one."""
 SOLVED = 0.1
 """Gradient on the support, relative to the largest violation, at which step 1 is due again."""
-ROUNDING = 1e-14
-"""Relative difference of two values that may be rounding."""
+EPSILON = float(np.finfo(float).eps)
 RIDGE = 1e-10
 """Relative size of the first ridge for a singular Q; it grows a hundredfold until Q factors."""
 
@@ -41,11 +41,20 @@ class Model:
     Q: Matrix
     r: Vector
 
+    @cached_property
+    def sizes(self) -> Matrix:
+        """|Q_ij|."""
+        return np.abs(self.Q)
+
 
 def minimise(model: Model, penalty: GroupPenalty, start: Vector) -> Vector:
     """The c (n_coef,) that minimises model and penalty; groups lie one after the other."""
-    largest = max(np.abs(model.r).max(initial=0.0), penalty.strength.max(initial=0.0))
     best = _Point.at(model, penalty, start)
+    largest = max(
+        penalty.strength.max(initial=0.0),
+        penalty.l1.max(initial=0.0),
+        best.violation.max(initial=0.0),
+    )
     for _ in range(MAX_ROUNDS):
         if best.violation.max(initial=0.0) <= TOLERANCE * largest:
             break
@@ -58,10 +67,11 @@ def minimise(model: Model, penalty: GroupPenalty, start: Vector) -> Vector:
 
 @dataclass(frozen=True)
 class _Point:
-    """Coefficients, their value, the model's gradient and the violation of each group."""
+    """Coefficients, their value and its rounding, the model's gradient, each group's violation."""
 
     c: Vector
     value: float
+    rounding: float
     gradient: Vector
     violation: Vector
 
@@ -69,12 +79,14 @@ class _Point:
     def at(cls, model: Model, penalty: GroupPenalty, c: Vector) -> _Point:
         Qc = model.Q @ c
         value = 0.5 * float(c @ Qc) - float(model.r @ c) + penalty.value(c)
-        return cls(c, value, Qc - model.r, penalty.violation(c, Qc - model.r))
+        size = np.abs(c)
+        terms = float(size @ (model.sizes @ size)) + float(np.abs(model.r) @ size)
+        gradient = Qc - model.r
+        return cls(c, value, EPSILON * terms, gradient, penalty.violation(c, gradient))
 
     def better(self, other: _Point) -> bool:
         """Lower; where rounding cannot tell, nearer to the conditions."""
-        rounding = ROUNDING * abs(other.value)
-        if abs(self.value - other.value) > rounding:
+        if abs(self.value - other.value) > self.rounding + other.rounding:
             return self.value < other.value
         return float(self.violation.max()) < 0.5 * float(other.violation.max())
 
