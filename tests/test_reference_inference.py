@@ -9,16 +9,20 @@ compared to that; where it gives 0, ours is below it.
 import functools
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from deepregress.assembly import assemble
+from deepregress.corrected import CorrectedInference, SmoothingUncertainty
 from deepregress.errors import DeepRegressWarning, FitError
 from deepregress.estimates import anova
 from deepregress.fitted import FittedModel
 from deepregress.model import fit
+from deepregress.term_tests import random_effects
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 EXPECTED = json.loads((REFERENCE / "inference.json").read_text())
@@ -129,6 +133,19 @@ def test_corrected_degrees_of_freedom_and_aic(name: str) -> None:
         assert model.aic_corrected == pytest.approx(expected["AIC"], abs=2 * tolerance + EDF)
     assert model.edf2.sum() == pytest.approx(model.edf2_total)
     assert model.edf_total - 1e-9 <= model.edf2_total <= model.inference.edf1.sum() + 1e-9
+
+
+@each(sorted(LEFT_OUT))
+def test_what_mgcv_leaves_out_explains_the_difference(name: str) -> None:
+    """Random effects held still in J: degrees of freedom are then mgcv's."""
+    model, expected = fitted(name), EXPECTED["models"][name]
+    objective, _ = assemble(model.family, model.response, model.designs, model.frame)
+    uncertainty = SmoothingUncertainty.of(objective, model.solution)
+    J = uncertainty.J.copy()
+    J[random_effects(model._predictors)] = 0.0
+    held = CorrectedInference.of(replace(uncertainty, J=J), model.solution, model.inference)
+    assert held.edf.sum() == pytest.approx(expected["edf2"], abs=EDF)
+    assert model.edf2_total > held.edf.sum() + 0.05
 
 
 @each(SAME)
