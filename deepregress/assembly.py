@@ -44,7 +44,7 @@ def assemble(
         offset = arrays.offset
         if design.fixed is not None:
             offset = offset + _fixed_predictor(family, parameter.name, design.fixed)
-        units.append(Unit(arrays.X, offset, design.penalties))
+        units.append(Unit(arrays.X, offset, design.penalties, arrays.levels))
         inputs.update({(parameter.name, label): given for label, given in arrays.inputs.items()})
     return Objective(family, response, tuple(units)), inputs
 

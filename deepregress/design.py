@@ -34,7 +34,8 @@ from deepregress.errors import (
 )
 from deepregress.formula import ParsedModel, ParsedPredictor
 from deepregress.linalg import Array, Matrix, Vector, one_blas_thread, triangular_factor
-from deepregress.penalty import PlacedPenalty
+from deepregress.model_matrix import LevelColumns, ModelMatrix
+from deepregress.penalty import PlacedPenalty, joined
 from deepregress.remainder import split_summands
 from deepregress.terms import build
 from deepregress.terms.base import (
@@ -64,7 +65,7 @@ class DesignArrays:
     Parameters
     ----------
     X : Matrix
-        Columns, shape (n_obs, n_coef), C-contiguous.
+        Columns that are not kept by level, shape (n_obs, n_dense), C-contiguous.
     offset : Vector
         Sum of the offsets, shape (n_obs,).
     inputs : dict of str to tuple of array
@@ -74,6 +75,12 @@ class DesignArrays:
     X: Matrix
     offset: Vector
     inputs: dict[str, tuple[Array, ...]]
+    levels: tuple[LevelColumns, ...] = ()
+
+    @property
+    def matrix(self) -> ModelMatrix:
+        """All columns, those of factors with many levels by level."""
+        return ModelMatrix(self.X, self.levels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +135,7 @@ class Design:
     def slices(self) -> dict[str, slice]:
         """Term label -> its coefficients: "(Intercept)", "x", ..., "s(z)"."""
         found: dict[str, slice] = {}
-        for block, start in self._placed():
+        for block, start in self.placed():
             for label, index in block.terms.items():
                 found[label] = slice(start + index.start, start + index.stop)
             if block.kind != "parametric":
@@ -142,17 +149,18 @@ class Design:
         Penalties that share a smoothing parameter are one, with the label of the first.
         """
         placed: dict[str, PlacedPenalty] = {}
-        for block, start in self._placed():
+        for block, start in self.placed():
             for number, spec in enumerate(block.penalties, start=1):
                 label = block.label if len(block.penalties) == 1 else f"{block.label}{number}"
                 index = slice(start, start + block.n_coef)
                 S, rank = spec.penalty.S, spec.penalty.rank
                 own = PlacedPenalty(label, index, S, rank, spec.sp, spec.df)
                 key = spec.shared or label
-                placed[key] = _joined(placed[key], own) if key in placed else own
+                placed[key] = joined(placed[key], own) if key in placed else own
         return tuple(placed.values())
 
-    def _placed(self) -> Iterator[tuple[ColumnBlock, int]]:
+    def placed(self) -> Iterator[tuple[ColumnBlock, int]]:
+        """Return the blocks with coefficients and the first column of each."""
         start = 0
         for block in self.columns:
             yield block, start
@@ -166,17 +174,20 @@ class Design:
         PredictionError
             The rows do not fit what was learned from the training rows.
         """
-        X = np.empty((frame.n_obs, self.n_coef))
+        dense = [block for block in self.columns if not block.many_levels]
+        X = np.empty((frame.n_obs, sum(block.n_coef for block in dense)))
         offset = np.zeros(frame.n_obs)
+        ends = np.cumsum([0, *(block.n_coef for block in dense)]).tolist()
         with one_blas_thread():
             for rows in _chunks(frame.n_obs):
                 part = frame.rows(rows) if frame.n_obs > CHUNK_ROWS else frame
-                for block, start in self._placed():
-                    X[rows, start : start + block.n_coef] = block.evaluate(part)
+                for block, start, stop in zip(dense, ends[:-1], ends[1:], strict=True):
+                    X[rows, start:stop] = block.evaluate(part)
                 for known in self.offsets:
                     offset[rows] += known.evaluate(part)
+            levels = [block.level_columns(start, frame) for block, start in self.placed()]
         inputs = {network.label: network.evaluate(frame) for network in self.networks}
-        return DesignArrays(X, offset, inputs)
+        return DesignArrays(X, offset, inputs, tuple(b for b in levels if b is not None))
 
     def protected(self, network: str) -> Array:
         """Return the columns of X that a network must be orthogonal to, (m,) int, sorted.
@@ -226,17 +237,6 @@ class Design:
                 )
             chosen += known[part]
         return chosen
-
-
-def _joined(first: PlacedPenalty, second: PlacedPenalty) -> PlacedPenalty:
-    """Return the sum of two penalties on different coefficients, the first of which come first."""
-    start, stop = first.index.start, second.index.stop
-    S = np.zeros((stop - start, stop - start))
-    for each in (first, second):
-        index = slice(each.index.start - start, each.index.stop - start)
-        S[index, index] = each.S
-    rank = first.rank + second.rank
-    return replace(first, index=slice(start, stop), S=S, rank=rank)
 
 
 def variables(parsed: ParsedModel) -> dict[str, tuple[str, ...]]:

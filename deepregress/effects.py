@@ -15,15 +15,17 @@ References: Marra & Wood (2012), doi:10.1111/j.1467-9469.2011.00760.x; Ruppert, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from deepregress.arrow import Inverse
 from deepregress.data import Frame
 from deepregress.grids import Place, Profile, Shown
-from deepregress.inference import normal_quantile, row_variance
-from deepregress.linalg import Matrix, Vector
+from deepregress.inference import normal_quantile
+from deepregress.linalg import Array, Matrix, Vector
+from deepregress.model_matrix import ModelMatrix, Reduced, stacked
 from deepregress.prediction import Labels, Predictor, Predictors, chunks
 from deepregress.quantities import Error, by_key, gradient
 from deepregress.terms.parametric import INTERCEPT
@@ -41,29 +43,33 @@ class Effect:
     Parameters
     ----------
     value : Vector, (n_obs,)
-    Z : Matrix, (n_obs, m)
-        Its derivative with respect to the term's coefficients.
+    Z : ModelMatrix
+        Its derivative with respect to the term's coefficients, (n_obs, m).
     index : list of int
         Their places in the joint vector.
+    new_levels : Vector, (n_obs,)
+        Variance of the effects of levels that had no training rows.
     """
 
     value: Vector
-    Z: Matrix
+    Z: ModelMatrix
     index: list[int]
+    new_levels: Vector
 
-    def se(self, cov: Matrix) -> Vector:
+    def se(self, V: Inverse) -> Vector:
         """Standard errors, (n_obs,)."""
-        return np.asarray(np.sqrt(row_variance(self.Z, cov[np.ix_(self.index, self.index)])))
+        rows = Reduced.of(self.Z, np.array(self.index, dtype=np.int64), V)
+        return np.asarray(np.sqrt(np.maximum(rows.variance(rows, V), 0.0) + self.new_levels))
 
-    def critical_value(self, cov: Matrix, level: float) -> float:
+    def critical_value(self, V: Inverse, level: float) -> float:
         """Quantile `level` of the largest standardised deviation over the rows, by simulation."""
-        se = self.se(cov)
+        se, cov, Z = self.se(V), V.block(np.array(self.index), np.array(self.index)), self.Z
         shown = se > 0
         if not shown.any():
             return normal_quantile(level)
-        values, vectors = np.linalg.eigh(cov[np.ix_(self.index, self.index)])
+        values, vectors = np.linalg.eigh(cov)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
-        A = (self.Z[shown] / se[shown, None]) @ root
+        A = (Z.toarray()[shown] / se[shown, None]) @ root
         draws = np.random.default_rng(SIMULATION_SEED)
         largest = [
             np.abs(A @ draws.standard_normal((A.shape[1], DRAWS_AT_ONCE))).max(axis=0)
@@ -77,17 +83,20 @@ def effect(predictors: Predictors, place: Place, frame: Frame, profile: Profile)
     unit = predictors.units[place.unit]
     others = frozenset(unit.labels) - set(place.labels)
     index = [place_ for label in place.labels for place_ in unit.places[label]]
-    columns = [j - unit.columns.start for j in index if j < unit.columns.stop]
-    value, Z = np.empty(frame.n_obs), np.empty((frame.n_obs, len(index)))
-    for rows, part in chunks(frame):
+    columns = np.array([j - unit.columns.start for j in index if j < unit.columns.stop], dtype=int)
+    values, new_levels, matrices = [], [], []
+    for _, part in chunks(frame):
         pieces = unit.rows(part, others)
+        new_levels.append(pieces.new_level_variance)
         if place.kind == "deep":
-            value[rows] = pieces.effects.get(place.labels[0], np.zeros(part.n_obs))
-            Z[rows] = value[rows, None] / predictors.estimate.coef[index]
+            values.append(pieces.effects.get(place.labels[0], np.zeros(part.n_obs)))
+            matrices.append(ModelMatrix(values[-1][:, None] / predictors.estimate.coef[index]))
         else:
-            Z[rows] = (pieces.X - profile.centres[unit.parameter])[:, columns]
-            value[rows] = Z[rows] @ predictors.estimate.coef[index]
-    return Effect(value, Z, index)
+            own = pieces.matrix.select(columns)
+            centre = profile.centres[unit.parameter][columns][own.dense]
+            matrices.append(ModelMatrix(own.X - centre, own.levels))
+            values.append(matrices[-1].times(predictors.estimate.coef[index]))
+    return Effect(np.concatenate(values), stacked(matrices), index, np.concatenate(new_levels))
 
 
 def partial_effect(
@@ -101,9 +110,9 @@ def partial_effect(
 ) -> pd.DataFrame:
     """The covariates with columns effect, se, lower, upper."""
     at = effect(predictors, place, shown.frame, profile)
-    cov = predictors.estimate.cov
-    se = at.se(cov)
-    width = (at.critical_value(cov, level) if simultaneous else normal_quantile(level)) * se
+    V = predictors.estimate.V
+    se = at.se(V)
+    width = (at.critical_value(V, level) if simultaneous else normal_quantile(level)) * se
     return shown.table.assign(
         effect=at.value, se=se, lower=at.value - width, upper=at.value + width
     )
@@ -140,7 +149,7 @@ def _terms(
     """
     unit = predictors.units[u]
     hidden = frozenset(label for name, label in excluded if name == unit.parameter)
-    coef, cov = predictors.estimate.coef, predictors.estimate.cov
+    coef, V = predictors.estimate.coef, predictors.estimate.V
     centre = profile.centres[unit.parameter]
     labels = [label for label in unit.labels if label not in hidden]
     values = {label: np.zeros(frame.n_obs) for label in labels}
@@ -156,18 +165,22 @@ def _terms(
     for rows, part in chunks(frame):
         pieces = unit.rows(part, hidden)
         Z = predictors.gradient(unit, pieces)
-        Z[:, : unit.design.n_coef] -= constant
+        shift = np.zeros(Z.n_coef)
+        shift[: len(constant)] = constant
+        Z = replace(Z, X=Z.X - shift[Z.dense])
         for label in values:
             if label in known:
                 values[label][rows] = known[label].evaluate(part)
                 continue
-            places = unit.places.get(label, [])
-            own = Z[:, [unit.index.index(j) for j in places]]
+            places = np.array(unit.places.get(label, []), dtype=np.int64)
+            own = Z.select(unit.positions(places))
             if label == INTERCEPT:
                 own, places = _constants(unit, constant, part.n_obs, label in labels)
                 values[label][rows] = unit.constant
-            values[label][rows] += own @ coef[places]
-            variances[label][rows] = row_variance(own, cov[np.ix_(places, places)])
+            values[label][rows] += own.times(coef[places])
+            reduced = Reduced.of(own, places, V)
+            variances[label][rows] = np.maximum(reduced.variance(reduced, V), 0.0)
+            variances[label][rows] += pieces.new_levels.get(label, 0.0)
     for label in values:
         yield label, values[label], np.sqrt(variances[label])
 
@@ -177,11 +190,12 @@ def _constants(
     constant: Vector,
     n: int,
     intercept: bool,  # noqa: FBT001
-) -> tuple[Matrix, list[int]]:
+) -> tuple[ModelMatrix, Array]:
     row = constant.copy()
     if intercept:
         row[unit.design.slices[INTERCEPT]] = 1.0
-    return np.broadcast_to(row, (n, len(row))), list(range(unit.columns.start, unit.columns.stop))
+    used = np.flatnonzero(row)
+    return ModelMatrix(np.broadcast_to(row[used], (n, len(used)))), used + unit.columns.start
 
 
 def working_residuals(predictors: Predictors, u: int, eta: Matrix, y: Vector) -> Vector:

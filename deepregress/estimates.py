@@ -17,6 +17,7 @@ import pandas as pd
 
 from deepregress import comparison, quantities, summary
 from deepregress import variance_components as components
+from deepregress.arrow import Inverse
 from deepregress.assembly import assemble
 from deepregress.comparison import Compared
 from deepregress.corrected import CorrectedInference, SmoothingUncertainty
@@ -97,7 +98,7 @@ class Estimates:
     @cached_property
     def std_error(self) -> pd.Series:
         """Standard errors of the coefficients by (parameter, name)."""
-        values = np.sqrt(np.diagonal(self.inference.cov))
+        values = np.sqrt(self.inference.V.diagonal())
         return pd.Series(values, index=self._predictors.coef_index, name="std_error")
 
     @cached_property
@@ -146,9 +147,8 @@ class Estimates:
         >>> bool((wider > se).all())
         True
         """
-        return dataclasses.replace(
-            self, inference=dataclasses.replace(self.inference, cov=self._corrected.cov)
-        )
+        corrected = dataclasses.replace(self.inference, V=Inverse.dense(self._corrected.cov))
+        return dataclasses.replace(self, inference=corrected)
 
     @cached_property
     def edf2(self) -> pd.Series:
@@ -276,15 +276,13 @@ class Estimates:
 
     def sample_coef(self, n: int = 1000, *, seed: int = 0) -> pd.DataFrame:
         """Draws from the posterior N(coef, cov) of the coefficients, one per row."""
-        draws = np.random.default_rng(seed).multivariate_normal(
-            self._predictors.estimate.coef, self.inference.cov, size=n, method="eigh"
-        )
+        draws = self._predictors.estimate.coef + self.inference.V.sample(n, seed=seed)
         return pd.DataFrame(draws, columns=self._predictors.coef_index)
 
     @cached_property
     def _predictors(self) -> Predictors:
         effects_ = () if self.deep is None else self.deep.effects
-        estimate = Estimate(self.solution.coef, self.inference.cov)
+        estimate = Estimate(self.solution.coef, self.inference.V, self.solution.lam)
         return Predictors.of(self.family, self.designs, estimate, effects_)
 
     @cached_property

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from deepregress.arrow import Arrow, ArrowFactor
 from deepregress.errors import FitError
-from deepregress.linalg import Factor, Matrix, Vector
-from deepregress.marginal import Point, Problem
+from deepregress.linalg import Vector
+from deepregress.marginal import PenaltyTraces, Point, Problem
 from deepregress.solvers.base import Step
 from deepregress.solvers.newton import (
     State,
@@ -151,8 +152,10 @@ def _fellner_schall(
 def _fellner_schall_step(point: Point) -> tuple[Vector, State, float]:
     """One round: lam, the state and the largest move of a log lam that still matters."""
     problem, lam, state = point.problem, point.lam, point.state
-    H, _ = curvature(problem.objective, state, problem.S(lam), problem.free)
-    working = H @ state.coef[problem.free] + state.at.gradient[problem.free]
+    H, _ = curvature(problem.objective, state, problem.S(lam), problem.layout)
+    inside = problem.layout.places
+    working = H.times(state.coef)
+    working[inside] += state.at.gradient[inside]
     model = _update(problem, H, working, lam, state.coef)
     state, _ = step_towards(problem.objective, state, model.target, problem.total(model.lam))
     shift = dispersion_step(problem, state, model.edf)
@@ -173,14 +176,14 @@ def _fellner_schall_step(point: Point) -> tuple[Vector, State, float]:
 
 def start_lam(problem: Problem, state: State) -> Vector:
     """Penalties of the size of the information in their blocks; sp / phi where sp is given."""
-    H, _ = curvature(problem.objective, state, np.zeros_like(state.at.H), problem.free)
-    H = problem.full(H)
+    H, _ = curvature(problem.objective, state, None, problem.layout)
+    information = H.diagonal()
     phi = problem.phi(state.coef)
     first = problem.objective.slices[problem.objective.family.n_first - 1]
     lam = np.empty(len(problem.penalties))
     for j, p in enumerate(problem.penalties):
         later = 1.0 if p.index.start < first.stop else LATER_PREDICTORS
-        lam[j] = later * p.balance(H) if p.given.sp is None else p.given.sp / phi
+        lam[j] = later * p.balance(information) if p.given.sp is None else p.given.sp / phi
     return lam
 
 
@@ -194,58 +197,63 @@ class _Model:
     penalised_edf: Vector
 
 
-def _update(problem: Problem, H: Matrix, working: Vector, lam: Vector, coef: Vector) -> _Model:
+def _update(problem: Problem, H: Arrow, working: Vector, lam: Vector, coef: Vector) -> _Model:
     """Update lam for l(b) = working' b - 1/2 b' H b."""
-    block = np.ix_(problem.free, problem.free)
+    inside = problem.layout.places
     target = coef.copy()
-    low, high = lam_bounds(problem, problem.full(H))
+    low, high = lam_bounds(problem, H.diagonal())
     low, high = np.maximum(low, lam / LARGEST_ROUND), np.minimum(high, lam * LARGEST_ROUND)
-    touched = [j for j, p in enumerate(problem.penalties) if p.index.start in problem.free]
+    movable = np.isin([p.index.start for p in problem.penalties], inside)
+    touched = np.flatnonzero(movable).tolist()
     gained = np.zeros_like(lam)
-    V, previous = np.zeros_like(H), lam
+    edf, previous = 0.0, lam
     for update in range(INNER_UPDATES + 1):
-        P = H + problem.S(lam)[block]
-        factor = Factor.of(P)
+        factor = ArrowFactor.of(H + problem.S(lam).restrict(problem.layout))
         if factor is None:
             # H has negative directions that the present lam no longer covers: stay at the last one
             lam = previous
             break
-        target[problem.free] = factor.solve(working)
-        V = problem.inverse(problem.inner(P, factor))
+        target[inside] = factor.solve(working)[inside]
+        traces = PenaltyTraces(problem, problem.inner(factor).inverse())
+        spent = np.zeros_like(lam)
+        spent[touched] = [lam[j] * traces.single(j) for j in touched]
+        edf = problem.n_integrated - float(spent.sum())
         if update == INNER_UPDATES or not touched:
             break
         previous = lam
-        full_V = problem.full(V)
         _, first, _ = problem.log_pseudo_det(lam)
         ratio = np.ones_like(lam)
         for j in touched:
             p = problem.penalties[j]
             if p.estimated:
-                gained[j] = max(first[j] - lam[j] * p.trace(full_V), _TINY)
+                gained[j] = max(first[j] - spent[j], _TINY)
                 rough = lam[j] * p.roughness(target)
                 ratio[j] = gained[j] / max(rough, _TINY)
             elif p.given.df is not None:
-                ratio[j] = np.exp(df_step(problem, full_V, problem.full(H), lam, j))
+                ratio[j] = np.exp(df_step(problem, traces, lam, j))
         moved = lam * np.clip(ratio, 1 / LARGEST_UPDATE, LARGEST_UPDATE)
         lam = np.where(ratio == 1.0, lam, np.clip(moved, low, high))
-    return _Model(lam, target, float(np.sum(V * H)), gained)
+    return _Model(lam, target, edf, gained)
 
 
-def lam_bounds(problem: Problem, H: Matrix) -> tuple[Vector, Vector]:
-    """LAM_RANGE around equal size of penalty and information; none where sp is given."""
-    size = np.array([p.balance(H) for p in problem.penalties])
+def lam_bounds(problem: Problem, information: Vector) -> tuple[Vector, Vector]:
+    """LAM_RANGE around equal size of penalty and information; none where sp is given.
+
+    `information` (n_coef,) is the diagonal of H.
+    """
+    size = np.array([p.balance(information) for p in problem.penalties])
     size = np.maximum(size, np.finfo(float).tiny)
     given = np.array([p.given.sp is not None for p in problem.penalties], dtype=bool)
     return np.where(given, 0.0, size / LAM_RANGE), np.where(given, np.inf, size * LAM_RANGE)
 
 
-def df_step(problem: Problem, V: Matrix, H: Matrix, lam: Vector, j: int) -> float:
-    """Newton step in log lam_j towards tr(F_jj) = df of the quadratic model."""
+def df_step(problem: Problem, traces: PenaltyTraces, lam: Vector, j: int) -> float:
+    """Newton step in log lam_j towards tr(F_jj) = df of the quadratic model, F = I - V S."""
     p = problem.penalties[j]
     wanted = np.nan if p.given.df is None else p.given.df
-    edf = float(np.sum(V[p.index] * H[:, p.index].T))
-    VSV = V[p.index, p.index] @ (lam[j] * p.given.S) @ V[p.index]
-    slope = -float(np.sum(VSV * H[:, p.index].T))
+    spent = lam[j] * traces.single(j)
+    edf = p.index.stop - p.index.start - spent
+    slope = lam[j] ** 2 * traces.pair(j, j) - spent
     return float(np.clip((wanted - edf) / min(slope, -_TINY), -2.0, 2.0))
 
 
@@ -259,7 +267,8 @@ def dispersion_step(problem: Problem, state: State, edf: float) -> float:
     if d is None:
         return 0.0
     kappa = problem.kappa(state.coef)
-    gradient, information = state.at.gradient[d] + 0.5 * kappa * edf, state.at.H[d, d]
+    gradient = state.at.gradient[d] + 0.5 * kappa * edf
+    information = float(state.at.information.column(d)[d])
     inside = 1.0 - kappa * gradient / information if information > 0 else 0.0
     if inside <= 0:
         return float(np.sign(gradient))
@@ -268,9 +277,11 @@ def dispersion_step(problem: Problem, state: State, edf: float) -> float:
 
 def _extra_step(problem: Problem, state: State, penalty: TotalPenalty) -> State:
     """Newton step of the extra parameters on the likelihood in which the others follow them."""
-    c, b = np.array(problem.extra), problem.free
-    H, (_, factor) = state.at.H, curvature(problem.objective, state, penalty.S, problem.free)
-    K = H[np.ix_(c, c)] - H[np.ix_(c, b)] @ factor.solve(H[np.ix_(b, c)])
+    c = np.array(problem.extra)
+    _, factor = curvature(problem.objective, state, penalty.S, problem.layout)
+    columns = np.stack([state.at.information.column(j) for j in problem.extra], axis=1)
+    follow = np.stack([factor.solve(column) for column in columns.T], axis=1)
+    K = columns[c] - columns.T @ follow
     values, vectors = np.linalg.eigh(K)
     slope = vectors.T @ state.at.gradient[c]
     step = vectors @ (slope / np.maximum(np.abs(values), _TINY))

@@ -20,8 +20,9 @@ import numpy as np
 import scipy.linalg
 import scipy.stats
 
+from deepregress.arrow import Arrow, ArrowFactor, Inverse
 from deepregress.errors import FitError
-from deepregress.linalg import Factor, Matrix, Vector
+from deepregress.linalg import Array, Matrix, Vector
 from deepregress.solvers.base import Solution
 
 LEAST_CURVATURE = 1e-8
@@ -34,16 +35,19 @@ class Inference:
 
     Parameters
     ----------
-    cov : Matrix, (n_coef, n_coef)
+    V : Inverse
         V_p.
-    cov_frequentist : Matrix, (n_coef, n_coef)
-        V_e.
+    frequentist : Matrix or None, (n_coef, n_coef)
+        V_e; None where coefficients are kept by level: then it is made of V_p and S when asked for.
+    penalty : Arrow
+        S.
     edf, edf1 : Vector, (n_coef,)
         Effective degrees of freedom of each coefficient; sum over a term's.
     """
 
-    cov: Matrix
-    cov_frequentist: Matrix
+    V: Inverse
+    frequentist: Matrix | None
+    penalty: Arrow
     edf: Vector
     edf1: Vector
 
@@ -56,46 +60,108 @@ class Inference:
         FitError
             If it is not positive definite: a direction of the coefficients is not identified.
         """
-        H, S = _independent(solution), solution.S
-        H = nearest_semidefinite(H, S)
-        factor = Factor.of(H + S)
+        H, S = _independent(solution), solution.penalty
+        if H.layout.entire:
+            H = Arrow.dense(nearest_semidefinite(H.A, S.A))
+        factor = ArrowFactor.of(H + S)
         if factor is None:
             raise FitError(
                 "the penalised Hessian is singular at the solution: some coefficients are not "
                 "identified (a separated response, or covariates that determine each other)"
             )
-        V = factor.inverse()
-        F = V @ H
+        inverse = factor.inverse()
+        if not H.layout.entire:
+            return cls(inverse, None, S, *_degrees_of_freedom(inverse, S))
+        F = inverse.V @ H.A
         edf = np.diagonal(F).copy()
         edf1 = 2.0 * edf - np.sum(F * F.T, axis=1)
-        return cls(V, F @ V, edf, edf1)
+        return cls(inverse, F @ inverse.V, S, edf, edf1)
+
+    @property
+    def cov(self) -> Matrix:
+        """V_p as an array, (n_coef, n_coef).
+
+        Raises
+        ------
+        PredictionError
+            It would be larger than 2 GiB.
+        """
+        return self.V.matrix()
+
+    @property
+    def cov_frequentist(self) -> Matrix:
+        """V_e as an array, (n_coef, n_coef); of so many coefficients as `cov` can have."""
+        every = np.arange(len(self.edf))
+        return self.frequentist_block(every) if self.frequentist is None else self.frequentist
+
+    def frequentist_block(self, places: Array) -> Matrix:
+        """V_e of some coefficients, V_p - V_p S V_p, (m, m)."""
+        if self.frequentist is not None:
+            return np.asarray(self.frequentist[np.ix_(places, places)])
+        every = np.arange(len(self.edf))
+        columns = self.V.block(every, places)
+        weighted = np.stack([self.penalty.times(column) for column in columns.T], axis=1)
+        return np.asarray(columns[places] - columns.T @ weighted)
 
 
-def _independent(solution: Solution) -> Matrix:
+def _degrees_of_freedom(V: Inverse, S: Arrow) -> tuple[Vector, Vector]:
+    """edf = 1 - diag(V S) and edf1 = 1 - diag(V S V S), as F = V H = I - V S.
+
+    With V = G + E W E' (module `arrow`), T = E' S E and N = C W C', the blocks of V S V are W T W
+    and, for each level, G S G + G S N + N S G + C W T W C'. The information of a level may have
+    negative directions, which the prior covers; it is taken as it is.
+    """
+    layout, W = V.layout, V.V
+    blocks, own = V.level_blocks(), S.D
+    C, width = V.C, len(layout.dense)
+    T = S.A + C.reshape(-1, width).T @ (own @ C).reshape(-1, width)
+    N = blocks - V.G
+    GS = V.G @ own
+    middle = (V.CV @ T) @ V.CV.transpose(0, 2, 1)
+    cross = GS @ N
+    VSV = GS @ V.G + cross + cross.transpose(0, 2, 1) + middle
+    first = layout.join(np.sum(W * S.A, axis=1), np.sum(blocks * own, axis=2))
+    second = layout.join(np.sum((W @ T @ W) * S.A, axis=1), np.sum(VSV * own, axis=2))
+    return 1.0 - first, 1.0 - second
+
+
+def _independent(solution: Solution) -> Arrow:
     """H in which coefficients estimated with the smoothing parameters are independent of others.
 
     A dispersion keeps its own curvature; the extra parameters get that of the likelihood in which
     the other coefficients follow them, so that their standard errors allow for these.
     """
-    H, S, held = solution.H.copy(), solution.S, np.array(solution.held, dtype=int)
-    c = np.array(solution.extra, dtype=int)
+    H, held = solution.information, np.array(solution.held, dtype=int)
     if not len(held):
         return H
-    free = np.delete(np.arange(len(H)), held)
-    own = np.diag(np.diagonal(H)[held])
-    if len(c):
-        factor = Factor.of((H + S)[np.ix_(free, free)])
-        follow = np.zeros((len(free), len(c)))
-        if factor is not None:
-            follow = factor.solve(H[np.ix_(free, c)])
-        K = H[np.ix_(c, c)] - H[np.ix_(c, free)] @ follow
-        values, vectors = scipy.linalg.eigh((K + K.T) / 2.0)
-        # a parameter on its way to the edge has no curvature left: its error is huge, not a failure
-        own[-len(c) :, -len(c) :] = (vectors * np.maximum(values, LEAST_CURVATURE)) @ vectors.T
-    H[held, :] = 0.0
-    H[:, held] = 0.0
-    H[np.ix_(held, held)] = own
-    return H
+    at = H.layout.dense_at(held)
+    own = np.diag(np.diagonal(H.A)[at])
+    if solution.extra:
+        own[-len(solution.extra) :, -len(solution.extra) :] = _curvature_of_extra(solution)
+    A = H.A.copy()
+    A[at, :] = 0.0
+    A[:, at] = 0.0
+    A[np.ix_(at, at)] = own
+    B = None
+    if H.B is not None:
+        B = H.B.copy()
+        B[:, :, at] = 0.0
+    return Arrow(H.layout, A, B, H.D)
+
+
+def _curvature_of_extra(solution: Solution) -> Matrix:
+    """-d2l of the extra parameters where the other coefficients follow them."""
+    H, c = solution.information, np.array(solution.extra, dtype=int)
+    free = H.layout.restrict(np.delete(np.arange(H.layout.n_coef), solution.held))
+    columns = np.stack([H.column(j) for j in solution.extra], axis=1)
+    factor = ArrowFactor.of((H + solution.penalty).restrict(free))
+    K = columns[c]
+    if factor is not None:
+        follow = np.stack([factor.solve(column) for column in columns.T], axis=1)
+        K = K - columns.T @ follow
+    values, vectors = scipy.linalg.eigh((K + K.T) / 2.0)
+    # a parameter on its way to the edge has no curvature left: its error is huge, not a failure
+    return np.asarray((vectors * np.maximum(values, LEAST_CURVATURE)) @ vectors.T)
 
 
 def nearest_semidefinite(H: Matrix, S: Matrix) -> Matrix:

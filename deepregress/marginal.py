@@ -23,92 +23,17 @@ Wood (2011), doi:10.1111/j.1467-9868.2010.00749.x.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
-import scipy.linalg
 
-from deepregress.linalg import Array, Factor, Matrix, Vector
+from deepregress.arrow import Arrow, ArrowFactor, Inverse, Layout, ProjectedFactor
+from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Objective
-from deepregress.penalty import PlacedPenalty
+from deepregress.penalty_groups import DiagonalGroup, Group, Penalty, grouped, root
 from deepregress.solvers.newton import DECREMENT, State, TotalPenalty, curvature, maximise
 
-RANGE_TOLERANCE = 1e-9
-"""Eigenvalues of a penalty below this fraction of its largest count as its null space."""
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """A quadratic penalty placed in the joint coefficient vector."""
-
-    index: slice
-    given: PlacedPenalty
-    root: Matrix
-    """E_j with S_j = E_j' E_j, (rank, p)."""
-
-    @property
-    def estimated(self) -> bool:
-        """Whether V chooses its smoothing parameter."""
-        return self.given.sp is None and self.given.df is None
-
-    def trace(self, V: Matrix) -> float:
-        """tr(V S_j)."""
-        return float(np.sum(V[self.index, self.index] * self.given.S))
-
-    def balance(self, H: Matrix) -> float:
-        """The lam at which penalty and information of the block are of one size."""
-        return float(np.trace(H[self.index, self.index]) / np.trace(self.given.S))
-
-    def times(self, coef: Vector) -> Vector:
-        """S_j coef, (n_coef,)."""
-        out = np.zeros_like(coef)
-        out[self.index] = self.root.T @ (self.root @ coef[self.index])
-        return out
-
-    def roughness(self, coef: Vector) -> float:
-        """coef' S_j coef."""
-        rough = self.root @ coef[self.index]
-        return float(rough @ rough)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Penalties on the same coefficients, in an orthonormal basis U of the space they penalise."""
-
-    index: slice
-    members: tuple[int, ...]
-    basis: Matrix
-    """U, (p, rank)."""
-    roots: tuple[Matrix, ...]
-    """E_j U with S_j = E_j' E_j, (rank of S_j, rank) each."""
-    logdet: float
-    """log|U' S U| where there is one penalty."""
-
-    @property
-    def rank(self) -> int:
-        """Dimension of the penalised space."""
-        return int(self.basis.shape[1])
-
-    def log_pseudo_det(self, lam: Vector) -> tuple[float, Vector, Matrix]:
-        """log|sum_j lam_j S_j|_+ with gradient and Hessian in the members' log lam.
-
-        From Q R, the stacked lam_j^(1/2) E_j U: with Q_j the rows of Q that belong to S_j, the
-        derivatives are |Q_j|^2 and -|Q_j Q_k'|^2 (plus |Q_j|^2 for j = k). The sum is never
-        formed, so smoothing parameters of very different size cost no digits; the largest rows go
-        first, which makes the Householder steps stable by rows.
-        """
-        if len(self.members) == 1:
-            value = self.rank * np.log(lam[self.members[0]]) + self.logdet
-            return float(value), np.array([float(self.rank)]), np.zeros((1, 1))
-        parts = [np.sqrt(lam[j]) * root for j, root in zip(self.members, self.roots, strict=True)]
-        order = np.argsort([-np.abs(part).max() for part in parts])
-        stacked = np.concatenate([parts[i] for i in order])
-        Q, R, _ = scipy.linalg.qr(stacked, mode="economic", pivoting=True)
-        ends = np.cumsum([len(parts[i]) for i in order])[:-1]
-        blocks = dict(zip(order.tolist(), np.split(Q, ends), strict=True))
-        Qs = [blocks[i] for i in range(len(parts))]
-        first = np.array([np.sum(q**2) for q in Qs])
-        second = np.diag(first) - np.array([[np.sum((a @ b.T) ** 2) for b in Qs] for a in Qs])
-        return 2.0 * float(np.log(np.abs(np.diagonal(R))).sum()), first, second
+InnerFactor = ArrowFactor | ProjectedFactor
 
 
 @dataclass(frozen=True)
@@ -117,12 +42,12 @@ class Problem:
 
     objective: Objective
     penalties: tuple[Penalty, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[Group | DiagonalGroup, ...]
     dispersion: int | None
     free: Array
     """Indices of the coefficients Newton moves: all but the constants."""
-    integrated: Matrix | None = None
-    """Basis of the free coefficients that V integrates out, (n_free, rank); None: all of them."""
+    method: str = "REML"
+    """What V integrates out: "REML", all free coefficients; "ML", the penalised ones."""
     extra: tuple[int, ...] = ()
     """Constant extra parameters of the family, hyperparameters of V without a part in sp."""
 
@@ -130,70 +55,106 @@ class Problem:
     def of(cls, objective: Objective, *, method: str = "REML") -> Problem:
         """Place the penalties of all units; `method` is "REML" or "ML"."""
         penalties = tuple(
-            Penalty(slice(unit.start + p.index.start, unit.start + p.index.stop), p, _root(p.S))
+            Penalty(slice(unit.start + p.index.start, unit.start + p.index.stop), p, root(p.S))
             for unit, given in zip(objective.slices, objective.units, strict=True)
             for p in given.penalties
         )
-        family, names = objective.family, objective.family.extra
-        dispersion = None
-        if objective.response.plain:
-            dispersion = _constant_parameter(objective, family.dispersion)
-        elif family.dispersion is not None:
-            # H is not proportional to 1 / phi where rows are censored or truncated
-            names = (*names, family.dispersion)
+        dispersion = _constant_parameter(objective, objective.family.dispersion)
         extra: tuple[int, ...] = ()
         if any(p.estimated for p in penalties):
-            found = [_constant_parameter(objective, name) for name in names]
+            found = [_constant_parameter(objective, name) for name in objective.family.extra]
             extra = tuple(place for place in found if place is not None)
         held = [*([] if dispersion is None else [dispersion]), *extra]
         free = np.delete(np.arange(objective.n_coef), held)
-        groups = _groups(penalties)
-        U = None if method == "REML" else _penalised_basis(groups, objective.n_coef)[free]
-        return cls(objective, penalties, groups, dispersion, free, U, extra)
+        return cls(objective, penalties, grouped(penalties), dispersion, free, method, extra)
 
     def on(self, objective: Objective) -> Problem:
         """The same problem on other rows."""
         return replace(self, objective=objective)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Of the free coefficients."""
+        return self.objective.layout.restrict(self.free)
 
     @property
     def held(self) -> list[int]:
         """The constants: a dispersion, then the extra parameters."""
         return [*([] if self.dispersion is None else [self.dispersion]), *self.extra]
 
+    @cached_property
+    def integrated(self) -> Matrix | None:
+        """Basis of the dense coefficients that V integrates out, (p, rank); None: all of them."""
+        if self.method != "ML":
+            return None
+        U = np.zeros((len(self.layout.dense), 0))
+        for group in self.groups:
+            if isinstance(group, Group):
+                places, basis = np.arange(group.index.start, group.index.stop), group.basis
+                if not np.isin(places, self.layout.dense).all():
+                    continue
+            else:
+                places = np.intersect1d(group.places, self.layout.dense)
+                basis = np.eye(len(places))
+            own = np.zeros((len(U), basis.shape[1]))
+            own[self.layout.dense_at(places)] = basis
+            U = np.hstack([U, own])
+        return U
+
+    @property
+    def n_integrated(self) -> int:
+        """Number of coefficients that V integrates out."""
+        U = self.integrated
+        return self.layout.size if U is None else U.shape[1] + self.layout.levels.size
+
     @property
     def null_dim(self) -> int:
         """M: coefficients integrated out that no penalty touches."""
-        n = len(self.free) if self.integrated is None else self.integrated.shape[1]
-        return n - sum(group.rank for group in self.groups)
+        return self.n_integrated - sum(group.rank for group in self.groups)
 
-    def inner(self, P: Matrix, factor: Factor) -> Factor:
-        """Factor of the part of P (over the free coefficients) that V integrates out."""
-        if self.integrated is None:
-            return factor
-        inner = Factor.of(self.integrated.T @ P @ self.integrated)
-        return factor if inner is None else inner
+    def inner(self, factor: ArrowFactor) -> InnerFactor:
+        """Factor of the part of P that V integrates out."""
+        return factor if self.integrated is None else factor.on(self.integrated)
 
-    def inverse(self, inner: Factor) -> Matrix:
-        """P^-1, or U (U' P U)^-1 U', over the free coefficients."""
-        V = inner.inverse()
-        return V if self.integrated is None else self.integrated @ V @ self.integrated.T
-
-    def S(self, lam: Vector) -> Matrix:
-        """S = sum_j lam_j S_j, (n_coef, n_coef)."""
-        n_coef = self.objective.n_coef
-        S = np.zeros((n_coef, n_coef))
-        for lam_j, p in zip(lam, self.penalties, strict=True):
-            S[p.index, p.index] += lam_j * p.given.S
-        return S
+    def S(self, lam: Vector) -> Arrow:
+        """S = sum_j lam_j S_j."""
+        layout = self.objective.layout
+        A = np.zeros((len(layout.dense), len(layout.dense)))
+        for lam_j, p, at in zip(lam, self.penalties, self._dense_at, strict=True):
+            if not p.diagonal:
+                A[np.ix_(at, at)] += lam_j * p.given.S
+        S = Arrow(layout, A, None, np.zeros((*layout.levels.shape, layout.levels.shape[1])))
+        weights = self._weights(lam)
+        return S + Arrow.of_diagonal(layout, weights) if weights.any() else S
 
     def total(self, lam: Vector) -> TotalPenalty:
         """S with its root."""
-        E = np.zeros((sum(len(p.root) for p in self.penalties), self.objective.n_coef))
-        at = 0
+        matrices = [j for j, p in enumerate(self.penalties) if not p.diagonal]
+        rows = sum(len(self.penalties[j].root) for j in matrices)
+        E = np.zeros((rows, len(self.objective.layout.dense)))
+        first = 0
+        for j in matrices:
+            root_j = self.penalties[j].root
+            E[first : first + len(root_j), self._dense_at[j]] = np.sqrt(lam[j]) * root_j
+            first += len(root_j)
+        return TotalPenalty(self.S(lam), E, self._weights(lam))
+
+    @cached_property
+    def _dense_at(self) -> list[Array]:
+        """Positions of the coefficients of each matrix penalty in the dense part."""
+        layout = self.objective.layout
+        return [
+            layout.dense_at(np.arange(p.index.start, 0 if p.diagonal else p.index.stop))
+            for p in self.penalties
+        ]
+
+    def _weights(self, lam: Vector) -> Vector:
+        """Sum of the diagonal penalties, (n_coef,)."""
+        weights = np.zeros(self.objective.n_coef)
         for lam_j, p in zip(lam, self.penalties, strict=True):
-            E[at : at + len(p.root), p.index] = np.sqrt(lam_j) * p.root
-            at += len(p.root)
-        return TotalPenalty(self.S(lam), E)
+            if p.diagonal:
+                weights[p.index] += lam_j * p.given.S
+        return weights
 
     def log_pseudo_det(self, lam: Vector) -> tuple[float, Vector, Matrix]:
         """log|S|_+, its gradient and Hessian in log lam."""
@@ -220,14 +181,6 @@ class Problem:
         link = family.parameter(str(family.dispersion)).link
         return family.dispersion_of(float(link.inverse(np.float64(eta))))
 
-    def full(self, V: Matrix) -> Matrix:
-        """V over the free coefficients, (n_free, n_free), with zeros for those held."""
-        if len(self.free) == self.objective.n_coef:
-            return V
-        out = np.zeros((self.objective.n_coef, self.objective.n_coef))
-        out[np.ix_(self.free, self.free)] = V
-        return out
-
 
 def _constant_parameter(objective: Objective, name: str | None) -> int | None:
     """The coefficient of a parameter that is nothing but an intercept."""
@@ -240,38 +193,6 @@ def _constant_parameter(objective: Objective, name: str | None) -> int | None:
     return int(objective.slices[u].start)
 
 
-def _root(S: Matrix) -> Matrix:
-    values, vectors = scipy.linalg.eigh(S)
-    positive = values > RANGE_TOLERANCE * max(values[-1], 0.0)
-    return np.asarray(np.sqrt(values[positive])[:, None] * vectors[:, positive].T)
-
-
-def _groups(penalties: tuple[Penalty, ...]) -> tuple[Group, ...]:
-    places: dict[tuple[int, int], list[int]] = {}
-    for j, p in enumerate(penalties):
-        places.setdefault((p.index.start, p.index.stop), []).append(j)
-    groups = []
-    for (start, stop), members in places.items():
-        matrices = [penalties[j].given.S for j in members]
-        joint = sum(S / np.linalg.norm(S) for S in matrices)
-        values, vectors = scipy.linalg.eigh(joint)
-        U = vectors[:, values > RANGE_TOLERANCE * values[-1]]
-        roots = tuple(penalties[j].root @ U for j in members)
-        logdet = float(np.linalg.slogdet(U.T @ matrices[0] @ U)[1])
-        groups.append(Group(slice(start, stop), tuple(members), U, roots, logdet))
-    return tuple(groups)
-
-
-def _penalised_basis(groups: tuple[Group, ...], n_coef: int) -> Matrix:
-    """Orthonormal basis of all penalised directions, (n_coef, sum of ranks)."""
-    U = np.zeros((n_coef, sum(group.rank for group in groups)))
-    at = 0
-    for group in groups:
-        U[group.index, at : at + group.rank] = group.basis
-        at += group.rank
-    return U
-
-
 @dataclass(frozen=True)
 class Point:
     """V at one set of smoothing parameters: the penalised fit there and its factor."""
@@ -280,8 +201,8 @@ class Point:
     lam: Vector
     state: State
     converged: bool
-    factor: Factor
-    inner: Factor
+    factor: ArrowFactor
+    inner: InnerFactor
     """Of what V integrates out."""
     value: float
     """V, to be maximised."""
@@ -293,8 +214,8 @@ class Point:
         """Fit the coefficients at `lam` and the state's dispersion, starting from the state."""
         penalty = problem.total(lam)
         fit = maximise(problem.objective, state, penalty, free=problem.free, tolerance=tolerance)
-        H, factor = curvature(problem.objective, fit.state, penalty.S, problem.free)
-        inner = problem.inner(H + penalty.S[np.ix_(problem.free, problem.free)], factor)
+        _, factor = curvature(problem.objective, fit.state, penalty.S, problem.layout)
+        inner = problem.inner(factor)
         logdet, _, _ = problem.log_pseudo_det(lam)
         value = (
             fit.state.penalised(penalty)
@@ -303,6 +224,74 @@ class Point:
             + 0.5 * problem.null_dim * np.log(2.0 * np.pi)
         )
         return cls(problem, lam, fit.state, fit.converged, factor, inner, float(value))
+
+
+class PenaltyTraces:
+    """tr(V S_j) and tr(V S_j V S_k) of V = G + E W E' (module `arrow`).
+
+    With T_j = E' S_j E they are tr(W T_j) + tr(G S_j) and tr(W T_j W T_k) + tr(G S_j G S_k)
+    + 2 tr(G S_j (V - G) S_k); the terms with G are sums over levels.
+    """
+
+    def __init__(self, problem: Problem, V: Inverse) -> None:
+        self._problem, self._V = problem, V
+        self._diagonal = V.diagonal()
+        self._products: dict[int, tuple[Array, Matrix]] = {}
+
+    def single(self, j: int) -> float:
+        """tr(V S_j)."""
+        p = self._problem.penalties[j]
+        if p.diagonal:
+            return float(self._diagonal[p.index] @ p.given.S)
+        at = self._at(p)
+        return float(np.sum(self._V.V[np.ix_(at, at)] * p.given.S)) if len(at) else 0.0
+
+    def pair(self, j: int, k: int) -> float:
+        """tr(V S_j V S_k)."""
+        (at_j, VT_j), (at_k, VT_k) = self._product(j), self._product(k)
+        total = float(np.sum(VT_j[at_k] * VT_k[at_j].T))
+        s_j, s_k = self._level_weights(j), self._level_weights(k)
+        if s_j is not None and s_k is not None:
+            total += float(np.einsum("la,lab,lb->", s_k, self._both, s_j))
+        return total
+
+    @cached_property
+    def _both(self) -> Array:
+        """G_ab^2 + 2 G_ab (V - G)_ab of each level."""
+        G = self._V.G
+        return np.asarray(G**2 + 2.0 * G * (self._V.CV @ self._V.C.transpose(0, 2, 1)))
+
+    def _at(self, p: Penalty) -> Array:
+        places, dense = np.arange(p.index.start, p.index.stop), self._V.layout.dense
+        at = np.minimum(self._V.layout.dense_at(places), max(len(dense) - 1, 0))
+        inside = len(dense) > 0 and bool((dense[at] == places).all())
+        return at if inside else at[:0]
+
+    def _level_weights(self, j: int) -> Matrix | None:
+        p, levels = self._problem.penalties[j], self._V.layout.levels
+        if not p.diagonal or not levels.size:
+            return None
+        weights = p.weights(self._V.layout.n_coef)[levels]
+        return weights if weights.any() else None
+
+    def _product(self, j: int) -> tuple[Array, Matrix]:
+        """Columns on which T_j is not zero, and W T_j there."""
+        if j not in self._products:
+            p, V, layout = self._problem.penalties[j], self._V.V, self._V.layout
+            if not p.diagonal:
+                at = self._at(p)
+                self._products[j] = at, V[:, at] @ p.given.S if len(at) else V[:, at]
+                return self._products[j]
+            on_dense = p.weights(layout.n_coef)[layout.dense]
+            s = self._level_weights(j)
+            if s is None:
+                at = np.flatnonzero(on_dense)
+                self._products[j] = at, V[:, at] * on_dense[at]
+            else:
+                C, width = self._V.C, len(layout.dense)
+                T = (C * s[:, :, None]).reshape(-1, width).T @ C.reshape(-1, width)
+                self._products[j] = np.arange(width), V @ (T + np.diag(on_dense))
+        return self._products[j]
 
 
 @dataclass(frozen=True)
@@ -321,52 +310,57 @@ class Slope:
     def at(cls, point: Point) -> Slope:
         """Differentiate V at a point; one pass over the data."""
         problem, lam, b = point.problem, point.lam, point.state.coef
-        free = problem.free
         estimated = [j for j, p in enumerate(problem.penalties) if p.estimated]
         n_hyper = len(estimated) + len(problem.held)
-        P_inverse = problem.full(point.factor.inverse())
-        V = P_inverse if problem.integrated is None else problem.full(problem.inverse(point.inner))
+        V = point.inner.inverse()
         t = problem.objective.logdet_gradient(b, V)
-        H = point.state.at.H
+        traces = PenaltyTraces(problem, V)
         _, first, second = problem.log_pseudo_det(lam)
 
-        VS = {j: lam[j] * V[:, p.index] @ p.given.S for j, p in enumerate(problem.penalties)}
         Sb = {j: lam[j] * problem.penalties[j].times(b) for j in estimated}
         moves = np.zeros((len(b), n_hyper))
         gradient, hessian = np.zeros(n_hyper), np.zeros((n_hyper, n_hyper))
         for i, j in enumerate(estimated):
-            index_j = problem.penalties[j].index
-            moves[:, i] = -(P_inverse @ Sb[j])
-            trace = float(np.trace(VS[j][index_j]))
+            moves[:, i] = -point.factor.solve(Sb[j])
+            trace = lam[j] * traces.single(j)
             rough = lam[j] * problem.penalties[j].roughness(b)
             gradient[i] = 0.5 * (first[j] - trace - rough)
-            for h, k in enumerate(estimated):
-                index_k = problem.penalties[k].index
-                mixed = np.sum(VS[j][index_k] * VS[k][index_j].T)
+            for h, k in enumerate(estimated[: i + 1]):
+                mixed = lam[j] * lam[k] * traces.pair(j, k)
                 hessian[i, h] = 0.5 * (mixed + second[j, k]) - float(Sb[j] @ moves[:, h])
+                hessian[h, i] = hessian[i, h]
             hessian[i, i] -= 0.5 * (trace + rough)
         for i, c in enumerate(problem.held, start=len(estimated)):
-            moves[:, i] = -P_inverse @ H[:, c]
+            column = point.state.at.information.column(c)
+            moves[:, i] = -point.factor.solve(column)
             gradient[i] = point.state.at.gradient[c] - 0.5 * t[c]
             for h, j in enumerate(estimated):
                 hessian[i, h] = hessian[h, i] = -float(Sb[j] @ moves[:, i])
             for h, other in enumerate(problem.held[: i - len(estimated) + 1], start=len(estimated)):
-                hessian[i, h] = hessian[h, i] = -(H[c, other] + float(H[c] @ moves[:, h]))
+                hessian[i, h] = hessian[h, i] = -(column[other] + float(column @ moves[:, h]))
         if problem.dispersion is not None:
-            _dispersion_curvature(point, V, VS, estimated, hessian)
-        gradient -= 0.5 * moves[free].T @ t[free]
+            _dispersion_curvature(point, traces, estimated, hessian)
+        # the coefficients that are held do not move
+        gradient -= 0.5 * moves.T @ t
         return cls(gradient, hessian, moves)
 
 
 def _dispersion_curvature(
-    point: Point, V: Matrix, VS: dict[int, Matrix], estimated: list[int], hessian: Matrix
+    point: Point, traces: PenaltyTraces, estimated: list[int], hessian: Matrix
 ) -> None:
-    """Add what the curvature of V has from H moving with the dispersion, which follows log lam."""
-    problem, H = point.problem, point.state.at.H
+    """Add what the curvature of V has from H moving with the dispersion, which follows log lam.
+
+    F = V H = V P - V S with V P the identity on what V integrates out, so that tr(F) = r - tr(V S)
+    and tr(F F) = r - 2 tr(V S) + tr(V S V S).
+    """
+    problem, lam = point.problem, point.lam
     i, kappa = len(estimated), problem.kappa(point.state.coef)
-    F = V @ H  # zero rows where V is: held coefficients take no part
-    F[:, problem.held] = 0.0
-    hessian[i, i] -= 0.5 * kappa**2 * (np.trace(F) - np.sum(F * F.T))
+    single = np.array([lam[j] * traces.single(j) for j in range(len(lam))])
+    pairs = np.array(
+        [[lam[j] * lam[k] * traces.pair(j, k) for k in range(len(lam))] for j in range(len(lam))]
+    ).reshape(len(lam), len(lam))
+    # tr(F) - tr(F F)
+    hessian[i, i] -= 0.5 * kappa**2 * (single.sum() - pairs.sum())
     for h, j in enumerate(estimated):
-        through_H = -0.5 * kappa * np.sum(F[problem.penalties[j].index] * VS[j].T)
+        through_H = -0.5 * kappa * (single[j] - pairs[j].sum())
         hessian[i, h] = hessian[h, i] = hessian[i, h] + through_H

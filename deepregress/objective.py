@@ -18,13 +18,17 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 
+from deepregress.arrow import Arrow, Inverse, Layout
+from deepregress.crossproducts import JointColumns, Products, RowColumns
 from deepregress.data import Response
 from deepregress.families.base import CHUNK_SIZES, Family, upper_pairs
 from deepregress.linalg import Array, Matrix, Vector
+from deepregress.model_matrix import LevelColumns, ModelMatrix, Reduced
 from deepregress.penalty import PlacedPenalty
 
 _T = TypeVar("_T")
@@ -41,11 +45,24 @@ class Unit:
     X: Matrix = field(repr=False)
     offset: Vector = field(repr=False)
     penalties: tuple[PlacedPenalty, ...] = ()
+    levels: tuple[LevelColumns, ...] = ()
+    """Columns that X does not have: those of factors with many levels."""
+
+    @cached_property
+    def matrix(self) -> ModelMatrix:
+        """All columns."""
+        return ModelMatrix(self.X, self.levels)
 
     @property
     def n_coef(self) -> int:
         """Number of columns."""
-        return int(self.X.shape[1])
+        return self.matrix.n_coef
+
+    def take(self, rows: Array) -> Unit:
+        """Some of the rows."""
+        levels = tuple(each.take(rows) for each in self.levels)
+        X = np.ascontiguousarray(self.X[rows])
+        return replace(self, X=X, offset=self.offset[rows], levels=levels)
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,12 @@ class Derivatives:
 
     value: float
     gradient: Vector
-    H: Matrix
+    information: Arrow
+
+    @property
+    def H(self) -> Matrix:
+        """The negative Hessian as an array, (n_coef, n_coef)."""
+        return self.information.matrix()
 
 
 @dataclass(frozen=True)
@@ -93,7 +115,7 @@ class Objective:
         """All predictors, (n_obs, U)."""
         return np.column_stack(
             [
-                unit.X @ coef[index] + unit.offset
+                unit.matrix.times(coef[index]) + unit.offset
                 for unit, index in zip(self.units, self.slices, strict=True)
             ]
         )
@@ -107,85 +129,80 @@ class Objective:
         convex : callable, optional
             Applied to the row-wise W (n, U, U) before the sum (e.g. its positive part).
         """
-        slices = self.slices
-        pairs = upper_pairs(len(self.units))
 
-        def of_rows(rows: slice) -> tuple[float, Vector, list[Matrix]]:
-            X = [unit.X[rows] for unit in self.units]
-            rowwise, g, W = self.family.row_derivatives(self._rows(rows), self._eta(coef, rows, X))
+        def of_rows(rows: slice) -> tuple[float, Vector, Products | None]:
+            columns = self.columns.rows(rows)
+            eta = self._eta(coef, rows, columns)
+            rowwise, g, W = self.family.row_derivatives(self._rows(rows), eta)
             weights = self.response.weights[rows]
             if not (np.isfinite(rowwise).all() and np.isfinite(W).all()):
-                return np.nan, np.full(self.n_coef, np.nan), []
+                return np.nan, np.full(self.n_coef, np.nan), None
             if convex is not None:
                 W = convex(W)
-            W = W * weights[:, None]
-            g = g * weights[:, None]
-            gradient = np.concatenate([X_u.T @ g[:, u] for u, X_u in enumerate(X)])
-            blocks = [
-                X[k].T @ (W[:, p, None] * X[m]) if X[k].size and X[m].size else _empty(X[k], X[m])
-                for p, (k, m) in enumerate(pairs)
-            ]
-            return float(weights @ rowwise), gradient, blocks
+            gradient = self._cross(rows, columns, g * weights[:, None])
+            return float(weights @ rowwise), gradient, columns.products(W * weights[:, None])
 
-        value, gradient = 0.0, np.zeros(self.n_coef)
-        H = np.zeros((self.n_coef, self.n_coef))
-        for value_c, gradient_c, blocks in self._over_chunks(of_rows):
+        value, gradient, total = 0.0, np.zeros(self.n_coef), self.columns.total()
+        for value_c, gradient_c, products in self._over_chunks(of_rows):
             value += value_c
             gradient += gradient_c
-            if not blocks:
+            if products is None:
                 break
-            for (k, m), block in zip(pairs, blocks, strict=True):
-                H[slices[k], slices[m]] += block
-        for k, m in pairs:
-            if k != m:
-                H[slices[m], slices[k]] = H[slices[k], slices[m]].T
-            else:
-                H[slices[k], slices[k]] = (H[slices[k], slices[k]] + H[slices[k], slices[k]].T) / 2
-        return Derivatives(value, gradient, H)
+            total.add(products)
+        return Derivatives(value, gradient, total.arrow())
 
-    def fisher_information(self, coef: Vector) -> Matrix:
-        """X' diag(w (dmean / deta)^2 / Var) X of the first predictor's columns."""
-        unit, index = self.units[0], self.slices[0]
+    def fisher_information(self, coef: Vector) -> Arrow:
+        """X' diag(w (dmean / deta)^2 / Var) X of the first predictor's columns, else zero."""
 
-        def of_rows(rows: slice) -> Matrix:
-            X = unit.X[rows]
-            eta = self._eta(coef, rows, [each.X[rows] for each in self.units])
-            eta = self.family.with_known(eta, self._rows(rows))
-            weight = self.family.fisher_weight(eta) * self.response.weights[rows]
-            return X.T @ (weight[:, None] * X)
+        def of_rows(rows: slice) -> Products:
+            columns = self.columns.rows(rows)
+            eta = self.family.with_known(self._eta(coef, rows, columns), self._rows(rows))
+            weight = self.family.fisher_weight(eta)
+            W = np.zeros((len(weight), len(upper_pairs(len(self.units)))))
+            W[:, 0] = weight * self.response.weights[rows]
+            return columns.products(W)
 
-        size = index.stop - index.start
-        return sum(self._over_chunks(of_rows), start=np.zeros((size, size)))
+        total = self.columns.total()
+        for products in self._over_chunks(of_rows):
+            total.add(products)
+        return total.arrow()
 
-    def logdet_gradient(self, coef: Vector, V: Matrix) -> Vector:
+    def logdet_gradient(self, coef: Vector, V: Inverse | Matrix) -> Vector:
         """t_j = tr(V dH/dcoef_j), (n_coef,): how the curvature moves with each coefficient.
 
         Parameters
         ----------
         coef : Vector, (n_coef,)
-        V : Matrix, (n_coef, n_coef)
-            Symmetric; zero rows for coefficients that are held fixed.
+        V : Inverse or Matrix, (n_coef, n_coef)
+            Symmetric; zero in coefficients that are held fixed.
         """
-        slices = self.slices
         pairs = upper_pairs(len(self.units))
+        inverse = V if isinstance(V, Inverse) else Inverse.dense(V)
 
         def of_rows(rows: slice) -> Vector:
-            X = [unit.X[rows] for unit in self.units]
-            A = np.column_stack(
-                [
-                    (1.0 if k == m else 2.0)
-                    * np.einsum("ij,ij->i", X[k] @ V[slices[k], slices[m]], X[m])
-                    for k, m in pairs
-                ]
-            )
-            v = self.family.contracted_third(self._rows(rows), self._eta(coef, rows, X), A)
-            v *= self.response.weights[rows][:, None]
-            return np.concatenate([X_u.T @ v[:, u] for u, X_u in enumerate(X)])
+            columns = self.columns.rows(rows)
+            spread = self._spread(rows, columns, inverse)
+            A = np.column_stack([(1.0 if k == m else 2.0) * spread(k, m) for k, m in pairs])
+            eta = self._eta(coef, rows, columns)
+            v = self.family.contracted_third(self._rows(rows), eta, A)
+            return self._cross(rows, columns, v * self.response.weights[rows][:, None])
 
         total = np.zeros(self.n_coef)
         for part in self._over_chunks(of_rows):
             total += part
         return total
+
+    def _spread(self, rows: slice, columns: RowColumns, V: Inverse) -> Callable[[int, int], Vector]:
+        """Row-wise z_k' V z_m of two predictors' columns."""
+        slices, X = self.slices, columns.X
+        if self.layout.entire:
+            full = V.matrix()
+            return lambda k, m: np.einsum("ij,ij->i", X[k] @ full[slices[k], slices[m]], X[m])
+        reduced = [
+            Reduced.of(unit.matrix.take(rows), np.arange(index.start, index.stop), V)
+            for unit, index in zip(self.units, slices, strict=True)
+        ]
+        return lambda k, m: reduced[k].variance(reduced[m], V)
 
     def row_derivatives(self, eta: Matrix) -> tuple[Vector, Matrix, Matrix]:
         """Unweighted l (n,), gradient (n, U) and packed W (n, U(U+1)/2) at given predictors."""
@@ -220,10 +237,7 @@ class Objective:
 
     def on_rows(self, rows: Array) -> Objective:
         """The objective on some rows, given by their numbers."""
-        units = tuple(
-            replace(unit, X=np.ascontiguousarray(unit.X[rows]), offset=unit.offset[rows])
-            for unit in self.units
-        )
+        units = tuple(unit.take(rows) for unit in self.units)
         return replace(self, response=self.response.take(rows), units=units)
 
     def _with_unit(self, unit: int, changed: Unit) -> Objective:
@@ -233,11 +247,40 @@ class Objective:
     def _rows(self, rows: slice) -> dict[str, Array]:
         return {name: column[rows] for name, column in self.response.rows().items()}
 
-    def _eta(self, coef: Vector, rows: slice, X: Sequence[Matrix]) -> Matrix:
-        eta = np.empty((len(X[0]), len(X)))
-        for u, index in enumerate(self.slices):
-            np.add(X[u] @ coef[index], self.units[u].offset[rows], out=eta[:, u])
+    @cached_property
+    def columns(self) -> JointColumns:
+        """The columns of all predictors."""
+        return JointColumns.of([unit.matrix for unit in self.units])
+
+    @property
+    def layout(self) -> Layout:
+        """Which coefficients belong to levels."""
+        return self.columns.layout
+
+    def _eta(self, coef: Vector, rows: slice, columns: RowColumns) -> Matrix:
+        eta = np.empty((len(columns.X[0]), len(self.units)))
+        for u, (unit, index) in enumerate(zip(self.units, self.slices, strict=True)):
+            own = coef[index]
+            dense = own[unit.matrix.dense] if unit.levels else own
+            np.add(columns.X[u] @ dense, unit.offset[rows], out=eta[:, u])
+            for each in unit.levels:
+                eta[:, u] += each.take(rows).times(own[each.index])
         return eta
+
+    def _cross(self, rows: slice, columns: RowColumns, g: Matrix) -> Vector:
+        """Sums of z_u g_u over the rows, all predictors one after the other."""
+        parts = []
+        for u, unit in enumerate(self.units):
+            dense = columns.X[u].T @ g[:, u]
+            if not unit.levels:
+                parts.append(dense)
+                continue
+            own = np.empty(unit.n_coef)
+            own[unit.matrix.dense] = dense
+            for each in unit.levels:
+                own[each.index] = each.take(rows).cross(g[:, u])
+            parts.append(own)
+        return np.concatenate(parts)
 
     def _over_chunks(self, of_rows: Callable[[slice], _T]) -> Iterator[_T]:
         """Results of all chunks in row order."""
@@ -261,7 +304,3 @@ def positive_part(W: Matrix) -> Matrix:
     values, vectors = np.linalg.eigh(full)
     clamped = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.transpose(0, 2, 1)
     return np.ascontiguousarray(clamped[:, k, m])
-
-
-def _empty(left: Matrix, right: Matrix) -> Matrix:
-    return np.zeros((left.shape[1], right.shape[1]))

@@ -13,7 +13,7 @@ References: Wood, "Generalized Additive Models", 2nd ed. 2017, sec. 5.4 and 6.2.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -42,27 +42,28 @@ class Quadratic(Penalty):
 
     Parameters
     ----------
-    S : Matrix
-        Symmetric, positive semi-definite penalty matrix, shape (n_coef, n_coef).
+    S : Matrix or Vector
+        Symmetric, positive semi-definite penalty matrix, shape (n_coef, n_coef), or the diagonal of
+        one that is nothing else, shape (n_coef,).
     rank : int
         Rank of S: n_coef minus the dimension of its null space.
     """
 
-    S: Matrix
+    S: Matrix | Vector
     rank: int
 
     @classmethod
-    def of(cls, S: Matrix) -> Quadratic:
+    def of(cls, S: Matrix | Vector) -> Quadratic:
         """Return the penalty of S, whose rank is counted."""
         return cls(S, _rank(S))
 
     def value(self, coef: Vector) -> float:
         """Return 1/2 coef' S coef."""
-        return 0.5 * float(coef @ self.S @ coef)
+        return 0.5 * float(coef @ (self.S * coef if self.S.ndim == 1 else self.S @ coef))
 
     def project(self, Z: Matrix) -> Quadratic:
         """Return the penalty Z' S Z, with its rank."""
-        projected = Z.T @ self.S @ Z
+        projected = Z.T @ as_matrix(self.S) @ Z
         projected = 0.5 * (projected + projected.T)
         return Quadratic(projected, min(self.rank, _rank(projected)))
 
@@ -78,7 +79,8 @@ class PlacedPenalty:
     index : slice
         Its coefficients, counted within the predictor.
     S : Matrix
-        In mgcv's scaling, so that lam is mgcv's `sp` where there is no dispersion, shape (p, p).
+        In mgcv's scaling, so that lam is mgcv's `sp` where there is no dispersion, shape (p, p), or
+        its diagonal (p,).
     rank : int
         Rank of S.
     sp : float or None
@@ -89,13 +91,35 @@ class PlacedPenalty:
 
     label: str
     index: slice
-    S: Matrix = field(repr=False)
+    S: Matrix | Vector = field(repr=False)
     rank: int
     sp: float | None = None
     df: float | None = None
 
 
-def _rank(S: Matrix) -> int:
+def joined(first: PlacedPenalty, second: PlacedPenalty) -> PlacedPenalty:
+    """Return the sum of two penalties on different coefficients, the first of which come first."""
+    start, stop = first.index.start, second.index.stop
+    one_dimensional = first.S.ndim == second.S.ndim == 1
+    S = np.zeros(stop - start) if one_dimensional else np.zeros((stop - start, stop - start))
+    for each in (first, second):
+        index = slice(each.index.start - start, each.index.stop - start)
+        if one_dimensional:
+            S[index] = each.S
+        else:
+            S[index, index] = as_matrix(each.S)
+    rank = first.rank + second.rank
+    return replace(first, index=slice(start, stop), S=S, rank=rank)
+
+
+def as_matrix(S: Matrix | Vector) -> Matrix:
+    """The matrix of which S may be the diagonal only."""
+    return np.diag(S) if S.ndim == 1 else S
+
+
+def _rank(S: Matrix | Vector) -> int:
+    if S.ndim == 1:
+        return int(np.sum(S > 0.0))
     eigenvalues = np.linalg.eigvalsh(S)
     if eigenvalues.size == 0 or eigenvalues[-1] <= 0.0:
         return 0

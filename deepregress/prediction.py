@@ -18,13 +18,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from deepregress.arrow import Inverse
 from deepregress.data import Frame, column_names, prediction_frame
 from deepregress.design import CHUNK_ROWS, Design
 from deepregress.errors import PredictionError, listing, suggestion
 from deepregress.families.base import Family
 from deepregress.formula import expression_variables
 from deepregress.groups import group_of, members
-from deepregress.linalg import Matrix, Vector, one_blas_thread
+from deepregress.linalg import Array, Matrix, Vector, one_blas_thread
+from deepregress.model_matrix import LevelColumns, ModelMatrix, Reduced
+from deepregress.new_levels import priors, variances
 from deepregress.predictor import DeepEffect
 from deepregress.terms.base import Block, ColumnBlock, NetworkBlock
 
@@ -66,16 +69,28 @@ class UnitRows:
 
     Parameters
     ----------
-    X : Matrix, (n_obs, n_coef)
+    matrix : ModelMatrix
         Columns; zero for excluded terms.
     offset : Vector, (n_obs,)
     effects : dict of str to Vector
         Label of a deep term -> its effect, (n_obs,).
     """
 
-    X: Matrix
+    matrix: ModelMatrix
     offset: Vector
     effects: dict[str, Vector]
+    new_levels: dict[str, Vector]
+    """Label of a random effect -> variance of its effects in rows of levels without training."""
+
+    @property
+    def X(self) -> Matrix:
+        """The columns as an array, (n_obs, n_coef)."""
+        return self.matrix.toarray()
+
+    @property
+    def new_level_variance(self) -> Vector:
+        """What random effects of new levels add to the variance of the predictor, (n_obs,)."""
+        return np.asarray(sum(self.new_levels.values(), start=np.zeros(self.matrix.n_obs)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +108,8 @@ class Predictor:
     effects : dict of str to DeepEffect
     constant : float
         The predictor of a parameter that is fixed; else 0.
+    priors : dict of str to Vector
+        Label of a random effect -> variances of the effects of a new level, (m,).
     """
 
     design: Design
@@ -100,6 +117,7 @@ class Predictor:
     multipliers: dict[str, int]
     effects: dict[str, DeepEffect]
     constant: float
+    priors: dict[str, Vector] = field(default_factory=dict)
 
     @property
     def parameter(self) -> str:
@@ -110,6 +128,11 @@ class Predictor:
     def index(self) -> list[int]:
         """Places of all coefficients, multipliers last."""
         return [*range(self.columns.start, self.columns.stop), *self.multipliers.values()]
+
+    def positions(self, places: Array) -> Array:
+        """Positions in `index` of places in the joint vector."""
+        last = np.searchsorted(list(self.multipliers.values()), places) + self.design.n_coef
+        return np.where(places < self.columns.stop, places - self.columns.start, last)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -186,29 +209,63 @@ class Predictor:
 
     def rows(self, frame: Frame, excluded: frozenset[str] = frozenset()) -> UnitRows:
         """Evaluate the predictor's pieces for the rows of a frame."""
-        X = np.zeros((frame.n_obs, self.design.n_coef))
-        for block, index in self.needed(excluded):
-            X[:, index] = block.evaluate(frame)
+        needed = self.needed(excluded)
+        dense = [(block, index) for block, index in self.blocks.values() if not block.many_levels]
+        X = np.zeros((frame.n_obs, sum(block.n_coef for block, _ in dense)))
+        start = 0
+        for block, index in dense:
+            if (block, index) in needed:
+                X[:, start : start + block.n_coef] = block.evaluate(frame)
+            start += block.n_coef
+        matrix = ModelMatrix(X, self._levels(frame, needed))
         offset = np.full(frame.n_obs, self.constant)
         for known in self.design.offsets:
             if known.label not in excluded:
                 offset += known.evaluate(frame)
         effects = {
-            block.label: self.effects[block.label].evaluate(block.evaluate(frame), X)
+            block.label: self.effects[block.label].evaluate(block.evaluate(frame), matrix)
             for block in self.networks(excluded)
         }
         for label, columns in self.design.slices.items():
             if label in excluded:
-                X[:, columns] = 0.0
-        return UnitRows(X, offset, effects)
+                matrix = matrix.without(columns)
+        shown = [block for block, _ in needed if block.label not in excluded]
+        return UnitRows(matrix, offset, effects, variances(shown, self.priors, frame))
+
+    def _levels(
+        self, frame: Frame, needed: Sequence[tuple[ColumnBlock, slice]]
+    ) -> tuple[LevelColumns, ...]:
+        """Columns kept by level; in no level where the predictors do not depend on them."""
+        labels = {block.label for block, _ in needed}
+        found = []
+        for block, index in self.blocks.values():
+            if not block.many_levels:
+                continue
+            columns = block.level_columns(index.start, frame) if block.label in labels else None
+            nowhere = np.full(frame.n_obs, -1)
+            n = block.n_coef
+            none = LevelColumns(index.start, n, nowhere, np.zeros((frame.n_obs, 1)))
+            found.append(none if columns is None else columns)
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """Coefficients and their covariance."""
+    """Coefficients, their covariance and the smoothing parameters lam."""
 
     coef: Vector
-    cov: Matrix = field(repr=False)
+    V: Inverse = field(repr=False)
+    lam: Vector = field(repr=False)
+
+    @property
+    def cov(self) -> Matrix:
+        """The covariance as an array, (n_coef, n_coef)."""
+        return self.V.matrix()
+
+    def block(self, places: Sequence[int] | Array) -> Matrix:
+        """Covariance of some coefficients."""
+        own = np.asarray(places, dtype=np.int64)
+        return self.V.block(own, own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +296,7 @@ class Predictors:
 
         A unit's coefficients are those of its design, then the multipliers of its networks.
         """
-        units, start = [], 0
+        units, start, first = [], 0, 0
         for u, parameter in enumerate(family.parameters):
             design = designs[parameter.name]
             own = {effect.label: effect for effect in effects if effect.unit == u}
@@ -253,7 +310,10 @@ class Predictors:
             constant = 0.0
             if design.fixed is not None:
                 constant = float(parameter.link.forward(np.float64(design.fixed)))
-            units.append(Predictor(design, columns, multipliers, own, constant))
+            n_lam = len(design.penalties) + len(multipliers)
+            prior = priors(design, estimate.lam[first : first + len(design.penalties)])
+            first += n_lam
+            units.append(Predictor(design, columns, multipliers, own, constant, prior))
         return cls(family, tuple(units), estimate)
 
     @cached_property
@@ -328,37 +388,40 @@ class Predictors:
             for rows, part in chunks(frame):
                 for u, unit in enumerate(self.units):
                     pieces = unit.rows(part, _of(excluded, unit.parameter))
-                    eta[rows, u] = pieces.X @ self.estimate.coef[unit.columns] + pieces.offset
+                    eta[rows, u] = pieces.matrix.times(self.estimate.coef[unit.columns])
+                    eta[rows, u] += pieces.offset
                     for effect in pieces.effects.values():
                         eta[rows, u] += effect
         return eta
 
     def eta_cov(self, frame: Frame, excluded: Labels = frozenset()) -> Matrix:
         """Covariance of the predictors of each row, (n_obs, U, U)."""
-        n_units = len(self.units)
+        n_units, V = len(self.units), self.estimate.V
         cov = np.zeros((frame.n_obs, n_units, n_units))
         with one_blas_thread():
             for rows, part in chunks(frame):
+                every = [unit.rows(part, _of(excluded, unit.parameter)) for unit in self.units]
                 Z = [
-                    self.gradient(unit, unit.rows(part, _of(excluded, unit.parameter)))
-                    for unit in self.units
+                    Reduced.of(self.gradient(unit, pieces), np.array(unit.index), V)
+                    for unit, pieces in zip(self.units, every, strict=True)
                 ]
-                for u, left in enumerate(self.units):
-                    for v, right in enumerate(self.units[u:], start=u):
-                        V = self.estimate.cov[np.ix_(left.index, right.index)]
-                        cov[rows, u, v] = np.einsum("ij,ij->i", Z[u] @ V, Z[v])
-                        cov[rows, v, u] = cov[rows, u, v]
+                for u in range(n_units):
+                    for v in range(u, n_units):
+                        cov[rows, u, v] = cov[rows, v, u] = Z[u].variance(Z[v], V)
+                    cov[rows, u, u] += every[u].new_level_variance
         return cov
 
-    def gradient(self, unit: Predictor, pieces: UnitRows) -> Matrix:
-        """Z = d eta / d coefficients of a predictor, (n_obs, len(unit.index))."""
+    def gradient(self, unit: Predictor, pieces: UnitRows) -> ModelMatrix:
+        """Z = d eta / d coefficients of a predictor, with columns as in `unit.index`."""
         networks = [
             pieces.effects[label] / self.estimate.coef[place]
             if label in pieces.effects
-            else np.zeros(len(pieces.X))
+            else np.zeros(pieces.matrix.n_obs)
             for label, place in unit.multipliers.items()
         ]
-        return np.column_stack([pieces.X, *networks]) if networks else pieces.X
+        if not networks:
+            return pieces.matrix
+        return ModelMatrix(np.column_stack([pieces.matrix.X, *networks]), pieces.matrix.levels)
 
 
 def chunks(frame: Frame) -> Iterator[tuple[slice, Frame]]:

@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from deepregress.architecture import Architecture, call, stateless, template
 from deepregress.linalg import Array, Matrix, Vector
+from deepregress.model_matrix import ModelMatrix
 
 Tensor = Any
 
@@ -243,23 +244,27 @@ class DeepEffect:
     multiplier: float
     position: int | None = None
 
-    def member_effects(self, inputs: Sequence[Array], X: Matrix) -> Matrix:
+    def member_effects(self, inputs: Sequence[Array], X: Matrix | ModelMatrix) -> Matrix:
         """c (d_m(z) - x' C_m) of each member, (M, n_obs)."""
+        columns = X if isinstance(X, ModelMatrix) else ModelMatrix(X)
         if self.multiplier == 0:
-            return np.zeros((len(self.members.trainable), len(X)))
+            return np.zeros((len(self.members.trainable), columns.n_obs))
         D = evaluate(self.architecture, self.members, self.architecture.arrange(inputs))
         # one row at a time or all at once: a sum over columns in a fixed order, unlike X @ C
-        shared = np.einsum("ij,jm->mi", X[:, self.protected], self.projection)
+        own = columns.select(self.protected)
+        shared = np.einsum("ij,jm->mi", own.X, self.projection[own.dense])
+        for each in own.levels:
+            shared += np.stack([each.times(C[each.index]) for C in self.projection.T])
         return np.asarray(self.multiplier * (D - shared))
 
-    def evaluate(self, inputs: Sequence[Array], X: Matrix) -> Vector:
+    def evaluate(self, inputs: Sequence[Array], X: Matrix | ModelMatrix) -> Vector:
         """The effect of each row, (n_obs,): a function of the row alone.
 
         Parameters
         ----------
         inputs : sequence of arrays, each (n_obs, ...)
             As `NetworkBlock.evaluate` gives them.
-        X : Matrix, (n_obs, n_coef)
+        X : Matrix or ModelMatrix, (n_obs, n_coef)
             Structured columns of the same predictor.
         """
         return np.asarray(self.member_effects(inputs, X).mean(axis=0))

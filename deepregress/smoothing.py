@@ -18,6 +18,7 @@ from dataclasses import replace
 import numpy as np
 import scipy.linalg
 
+from deepregress.arrow import Arrow, ArrowFactor
 from deepregress.errors import FitError
 from deepregress.fellner_schall import (
     LARGEST_STEP,
@@ -27,8 +28,9 @@ from deepregress.fellner_schall import (
     warm_start,
 )
 from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
-from deepregress.marginal import Point, Problem, Slope
+from deepregress.marginal import PenaltyTraces, Point, Problem, Slope
 from deepregress.objective import Objective, Unit
+from deepregress.penalty import PlacedPenalty, as_matrix
 from deepregress.separation import separated
 from deepregress.solvers.base import Solution, Status, Step
 from deepregress.solvers.newton import RIDGE, State, curvature, evaluate
@@ -94,7 +96,7 @@ def _select(problem: Problem, start: Vector | None) -> Solution:
         if np.allclose(np.log(lam), np.log(point.lam), rtol=0, atol=FIXED_TOLERANCE):
             break
         point, status = _maximise_V(Point.at(problem, lam, point.state), trace)
-    if problem.integrated is not None and problem.dispersion is not None:
+    if problem.method == "ML" and problem.dispersion is not None:
         point = _unbiased_dispersion(point)
     return _solution(point, status, tuple(trace))
 
@@ -110,27 +112,40 @@ def start_coef(objective: Objective) -> Vector:
         _refuse_dependence(unit, gram)
         gram[np.diag_indices_from(gram)] *= 1.0 + RIDGE
         factor = Factor.of(gram)
-        target = unit.X.sum(axis=0) * (eta_u - unit.offset.mean())
-        parts.append(np.zeros(unit.n_coef) if factor is None else factor.solve(target))
+        own = np.zeros(unit.n_coef)
+        if factor is not None:
+            own[unit.matrix.dense] = factor.solve(unit.X.sum(axis=0) * (eta_u - unit.offset.mean()))
+        parts.append(own)
     return np.concatenate(parts)
 
 
 def _refuse_dependence(unit: Unit, gram: Matrix) -> None:
     """Columns that determine each other and that no penalty tells apart have no estimate."""
     P = gram.copy()
+    placed = {p.label: _dense_places(unit, p) for p in unit.penalties}
     for p in unit.penalties:
-        size = np.trace(gram[p.index, p.index]) / np.trace(p.S)
-        P[p.index, p.index] += size * p.S
+        own = np.ix_(placed[p.label], placed[p.label])
+        if len(placed[p.label]):
+            S = as_matrix(p.S)
+            P[own] += np.trace(gram[own]) / np.trace(S) * S
     if not len(P) or Factor.of(P) is not None:
         return
     d = 1.0 / np.sqrt(np.maximum(np.diagonal(P), np.finfo(float).tiny))
     share = np.abs(scipy.linalg.eigh(d[:, None] * P * d)[1][:, 0])
-    among = [p.label for p in unit.penalties if share[p.index].max() > 0.1 * share.max()]
+    among = [
+        label for label, own in placed.items() if share[own].max(initial=0.0) > 0.1 * share.max()
+    ]
     names = ", ".join(dict.fromkeys(among)) or "linear terms"
     raise FitError(
         f"some columns of the terms determine each other, among them those of {names}: their "
         "effects cannot be told apart; leave one of them out"
     )
+
+
+def _dense_places(unit: Unit, p: PlacedPenalty) -> Array:
+    """Columns of X that a penalty is on; none where they are kept by level."""
+    places = np.arange(p.index.start, p.index.stop)
+    return np.searchsorted(unit.matrix.dense, places[np.isin(places, unit.matrix.dense)])
 
 
 # -- 2. Newton on V --------------------------------------------------------------------------------
@@ -142,7 +157,7 @@ def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
     estimated = np.array([p.estimated for p in problem.penalties], dtype=bool)
     if not estimated.any() and not problem.held:
         return point, _status(point, 0.0)
-    low, high = lam_bounds(problem, problem.full(_information(point)))
+    low, high = lam_bounds(problem, _information(point).diagonal())
     n_lam = int(estimated.sum())
     for _ in range(MAX_ROUNDS):
         slope = Slope.at(point)
@@ -169,14 +184,8 @@ def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
     return point, _status(point, gradient)
 
 
-def _information(point: Point) -> Matrix:
-    H, _ = curvature(
-        point.problem.objective,
-        point.state,
-        np.zeros_like(point.state.at.H),
-        point.problem.free,
-    )
-    return H
+def _information(point: Point) -> Arrow:
+    return curvature(point.problem.objective, point.state, None, point.problem.layout)[0]
 
 
 def _ascent(slope: Slope, active: Array) -> Vector:
@@ -231,14 +240,13 @@ def _fixed_lam(point: Point) -> Vector:
     for j, p in enumerate(problem.penalties):
         if p.given.sp is not None:
             lam[j] = p.given.sp / phi
-    H = problem.full(_information(point)) if wanted else point.state.at.H
-    block = np.ix_(problem.free, problem.free)
+    H = _information(point) if wanted else point.state.at.information
     for _ in range(MAX_ROUNDS if wanted else 0):
-        factor = Factor.of((H + problem.S(lam))[block])
+        factor = ArrowFactor.of(H + problem.S(lam).restrict(problem.layout))
         if factor is None:
             raise FitError("the penalised Hessian is singular: two terms span the same function")
-        V = problem.full(factor.inverse())
-        steps = np.array([df_step(problem, V, H, lam, j) for j in wanted])
+        traces = PenaltyTraces(problem, factor.inverse())
+        steps = np.array([df_step(problem, traces, lam, j) for j in wanted])
         lam[wanted] *= np.exp(steps)
         if np.max(np.abs(steps)) < FIXED_TOLERANCE / 10:
             break
@@ -250,7 +258,9 @@ def _unbiased_dispersion(point: Point) -> Point:
     problem = point.problem
     sp = point.lam * problem.phi(point.state.coef)
     for _ in range(MAX_ROUNDS):
-        edf = float(np.sum(problem.full(point.factor.inverse()) * point.state.at.H))
+        traces = PenaltyTraces(problem, point.factor.inverse())
+        spent = sum(lam_j * traces.single(j) for j, lam_j in enumerate(point.lam))
+        edf = problem.layout.size - float(spent)
         shift = dispersion_step(problem, point.state, edf)
         if abs(shift) < FIXED_TOLERANCE:
             break
@@ -279,26 +289,32 @@ def _solution(point: Point, status: Status, trace: tuple[Step, ...]) -> Solution
         lam=point.lam,
         loglik=_reported_loglik(problem, point.state),
         reml=-point.value,
-        H=_reported_information(problem, point.state),
-        S=problem.S(point.lam),
+        information=_reported_information(problem, point.state),
+        penalty=problem.S(point.lam),
         dispersion=problem.dispersion,
         extra=problem.extra,
         status=status,
         trace=trace,
-        criterion="REML" if problem.integrated is None else "ML",
+        criterion="ML" if problem.method == "ML" else "REML",
     )
 
 
-def _reported_information(problem: Problem, state: State) -> Matrix:
+def _reported_information(problem: Problem, state: State) -> Arrow:
     """H, or the expected information where the model is a generalised linear one, as in R."""
-    objective = problem.objective
+    objective, H = problem.objective, state.at.information
     family, plain = objective.family, objective.response.plain
     linear = family.exponential or family.exponential_given
     if not (linear and plain) or len(problem.held) < family.n_units - 1:
-        return state.at.H
-    H, first = state.at.H.copy(), objective.slices[0]
-    H[first, first] = objective.fisher_information(state.coef)
-    return H
+        return H
+    expected, first = objective.fisher_information(state.coef), objective.slices[0]
+    A = H.A.copy()
+    own = np.flatnonzero(H.layout.dense < first.stop)
+    A[np.ix_(own, own)] = expected.A[np.ix_(own, own)]
+    B = None
+    if H.B is not None and expected.B is not None:
+        B = H.B.copy()
+        B[:, :, own] = expected.B[:, :, own]
+    return Arrow(H.layout, A, B, expected.D)
 
 
 def _reported_loglik(problem: Problem, state: State) -> float:

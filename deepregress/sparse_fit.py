@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deepregress.arrow import Arrow, Inverse
 from deepregress.errors import FitError
 from deepregress.fellner_schall import dispersion_step
 from deepregress.gating import Selected
@@ -239,7 +240,7 @@ def _at_optimum(model: SparseModel, fit: Fit) -> tuple[Restricted, Solution]:
     bends = gate_penalties(model, fit.lam, state, second=True)
     curved = restricted(model.objective, columns, bends, sp=sp).objective
     S = total_penalty(curved, found.lam).toarray()
-    return rest, replace(found, coef=state.b[columns], S=S)
+    return rest, replace(found, coef=state.b[columns], penalty=Arrow.dense(S))
 
 
 def _with_dispersion(
@@ -260,7 +261,13 @@ def _with_dispersion(
     ratio = before / problem.phi(coef)
     H = solution.H * ratio
     H[d, d] = evaluate(rest.objective, coef).at.H[d, d]
-    solution = replace(solution, coef=coef, H=H, S=solution.S * ratio, lam=solution.lam * ratio)
+    solution = replace(
+        solution,
+        coef=coef,
+        information=Arrow.dense(H),
+        penalty=Arrow.dense(solution.S * ratio),
+        lam=solution.lam * ratio,
+    )
     return solution, Inference.of(solution)
 
 
@@ -278,8 +285,8 @@ def _embedded(model: SparseModel, rest: Restricted, solution: Solution) -> Solut
         coef=coef,
         sp=sp,
         lam=lam,
-        H=_placed(model, rest, solution.H),
-        S=_placed(model, rest, solution.S),
+        information=Arrow.dense(_placed(model, rest, solution.H)),
+        penalty=Arrow.dense(_placed(model, rest, solution.S)),
         dispersion=None if d is None else int(rest.columns[d]),
         extra=tuple(int(rest.columns[j]) for j in solution.extra),
     )
@@ -290,8 +297,9 @@ def _whole_inference(model: SparseModel, rest: Restricted, inference: Inference)
     edf[rest.columns], edf1[rest.columns] = inference.edf, inference.edf1
     return replace(
         inference,
-        cov=_placed(model, rest, inference.cov),
-        cov_frequentist=_placed(model, rest, inference.cov_frequentist),
+        V=Inverse.dense(_placed(model, rest, inference.cov)),
+        frequentist=_placed(model, rest, inference.cov_frequentist),
+        penalty=Arrow.dense(_placed(model, rest, inference.penalty.matrix())),
         edf=edf,
         edf1=edf1,
     )

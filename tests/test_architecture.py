@@ -27,7 +27,8 @@ PACKAGE = ROOT / "deepregress"
 FLOORS = {
     0: ("errors", "linalg", "groups"),
     0.4: ("response",),
-    0.5: ("remainder", "response_forms", "frame"),
+    0.5: ("remainder", "arrow", "response_forms", "frame"),
+    0.7: ("model_matrix",),
     1: ("formula", "penalty", "data", "codec", "datasets"),
     2: ("basis.base", "basis.*", "gating", "bijectors", "architecture"),
     2.5: ("families.kernels", "families.censoring", "families.numerical", "families.support"),
@@ -41,11 +42,13 @@ FLOORS = {
     4: ("terms.*", "families.*"),
     5: ("design",),
     6: ("orthogonal",),
+    6.9: ("crossproducts",),
     7: ("predictor", "objective"),
     7.5: ("assembly",),
     8: ("solvers.base",),
     8.5: ("solvers.quadratic",),
     9: ("solvers.*",),
+    9.4: ("penalty_groups",),
     9.5: ("marginal",),
     9.6: ("fellner_schall",),
     9.7: ("separation",),
@@ -54,6 +57,7 @@ FLOORS = {
     10.2: ("sparse_fit",),
     10.25: ("selection",),
     10.3: ("corrected",),
+    10.4: ("new_levels",),
     10.5: ("prediction",),
     10.6: ("quantities", "grids", "term_tests", "variance_components", "comparison"),
     10.7: ("delta", "effects",),
@@ -67,7 +71,7 @@ FLOORS = {
     14: ("",),
 }
 SHARED = {
-    *("errors", "linalg", "groups", "frame", "response", "response_forms"),
+    *("errors", "linalg", "arrow", "model_matrix", "groups", "frame", "response", "response_forms"),
     *("data", "codec", "datasets"),
 }
 DESIGN_LEG = {"remainder", "formula", "penalty", "basis", "gating", "terms", "design"}

@@ -34,11 +34,13 @@ from deepregress.basis import (
 from deepregress.basis.base import (
     Basis,
     BSplines,
+    LevelBasis,
     NaturalCubic,
     centre,
     construct,
     penalty_scale,
     registered,
+    row_chunks,
     scale_penalty,
 )
 from deepregress.basis.cyclic import Cyclic
@@ -55,6 +57,7 @@ __all__ = [
     "Cyclic",
     "FactorSmooth",
     "GaussianProcess",
+    "LevelBasis",
     "MarkovField",
     "NaturalCubic",
     "RandomEffect",
@@ -72,6 +75,7 @@ __all__ = [
     "penalty_scale",
     "random_effect",
     "registered",
+    "row_chunks",
     "scale_penalty",
     "shrinkage",
     "tensor",

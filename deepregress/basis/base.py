@@ -23,7 +23,7 @@ import scipy.sparse
 from scipy.interpolate import BSpline
 
 from deepregress.errors import FormulaError, suggestion
-from deepregress.linalg import Matrix, Vector, null_space
+from deepregress.linalg import Array, Matrix, Vector, null_space
 
 # Rows are evaluated in chunks of about this many array elements, which stay in cache.
 CHUNK_ELEMENTS = 1 << 17
@@ -43,7 +43,7 @@ class Basis(ABC):
     Subclasses are frozen dataclasses of arrays and numbers, so that they can be saved.
     """
 
-    penalties: tuple[Matrix, ...]
+    penalties: tuple[Matrix | Vector, ...]
     null_dim: int
 
     @property
@@ -54,6 +54,39 @@ class Basis(ABC):
     @abstractmethod
     def evaluate(self, x: Matrix) -> Matrix:
         """Return the basis functions at x, shape (n, k), for x of shape (n,) or (n, d)."""
+
+
+MANY_COLUMNS = 200
+"""Columns of levels from which on they are kept by level and their penalties as diagonals."""
+
+
+class LevelBasis(Basis):
+    """Basis functions that are the same for every level of a factor, each in its own rows.
+
+    Its penalties are diagonal; those of MANY_COLUMNS columns are given by their diagonals.
+    """
+
+    @property
+    @abstractmethod
+    def n_values(self) -> int:
+        """Number of columns of each level."""
+
+    @abstractmethod
+    def by_level(self, x: Matrix) -> tuple[Array, Matrix]:
+        """Return the level of each row (n,), -1 for none, and its values at x, shape (n, m)."""
+
+    def evaluate(self, x: Matrix) -> Matrix:
+        """Return the columns at x (n, d), levels outermost; zero in rows of no level."""
+        codes, values = self.by_level(x)
+        rows = np.flatnonzero(codes >= 0)
+        columns = np.zeros((len(x), self.k // values.shape[1], values.shape[1]))
+        columns[rows, codes[rows]] = values[rows]
+        return columns.reshape(len(x), -1)
+
+
+def diagonal_penalty(diagonal: Vector) -> Matrix | Vector:
+    """Return a diagonal penalty as a matrix, or as its diagonal where there are many columns."""
+    return np.diag(diagonal) if len(diagonal) < MANY_COLUMNS else diagonal
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +295,7 @@ def build(bs: str, request: Request) -> Basis:
     return _CONSTRUCTORS[bs](request)
 
 
-def penalty_scale(X: Matrix, S: Matrix) -> float:
+def penalty_scale(X: Matrix, S: Matrix | Vector) -> float:
     """Return mgcv's S.scale = norm1(S) / normInf(X)^2 of a penalty.
 
     Parameters
@@ -270,15 +303,15 @@ def penalty_scale(X: Matrix, S: Matrix) -> float:
     X : Matrix
         Raw columns of all training rows, before the centring constraint and before multiplication
         by a `by` variable, shape (n, k).
-    S : Matrix
-        Raw penalty, shape (k, k).
+    S : Matrix or Vector
+        Raw penalty, shape (k, k), or its diagonal (k,).
 
     Returns
     -------
     float
         The factor that S is divided by (1 for a zero penalty).
     """
-    size = float(np.abs(S).sum(axis=0).max())
+    size = float((np.abs(S) if S.ndim == 1 else np.abs(S).sum(axis=0)).max())
     rows = max(float(np.abs(X[part]).sum(axis=1).max()) for part in row_chunks(len(X), X.shape[1]))
     return size / rows**2 if size > 0.0 else 1.0
 

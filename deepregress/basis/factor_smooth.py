@@ -25,15 +25,15 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-from deepregress.basis.base import Basis, ask, build, row_chunks
-from deepregress.linalg import Matrix, null_space, triangular_factor
+from deepregress.basis.base import Basis, LevelBasis, ask, build, diagonal_penalty, row_chunks
+from deepregress.linalg import Array, Matrix, Vector, null_space, triangular_factor
 
 DEFAULT_K = 10
 NO_LEVEL = -1
 
 
 @dataclass(frozen=True, eq=False)
-class FactorSmooth(Basis):
+class FactorSmooth(LevelBasis):
     """One smooth per level.
 
     Parameters
@@ -44,9 +44,8 @@ class FactorSmooth(Basis):
         Columns of each level are `spline.evaluate(x) @ transform`, shape (spline.k, p).
     n_levels : int
         Number of levels.
-    penalties : tuple of Matrix
-        Raw penalties: of the penalised functions, then of each direction of their null space, each
-        (n_levels p, n_levels p).
+    penalties : tuple
+        Raw penalties: of the penalised functions, then of each direction of their null space.
     null_dim : int
         Zero.
     """
@@ -54,19 +53,20 @@ class FactorSmooth(Basis):
     spline: Basis
     transform: Matrix
     n_levels: int
-    penalties: tuple[Matrix, ...]
+    penalties: tuple[Matrix | Vector, ...]
     null_dim: int
 
-    def evaluate(self, x: Matrix) -> Matrix:
-        """Return the columns at x (n, d + 1), the covariates and the position of the level.
+    @property
+    def n_values(self) -> int:
+        """As many columns of each level as the transform has."""
+        return int(self.transform.shape[1])
 
-        The shape is (n, n_levels p). Position -1 stands for no level.
+    def by_level(self, x: Matrix) -> tuple[Array, Matrix]:
+        """Return the level of each row and its columns at x (n, d + 1), shape (n, p).
+
+        x holds the covariates and the position of the level; position -1 stands for no level.
         """
-        curves, codes = self.curves(x[:, :-1]), x[:, -1].astype(np.int64)
-        known = codes != NO_LEVEL
-        columns = np.zeros((len(x), self.n_levels, curves.shape[1]))
-        columns[np.flatnonzero(known), codes[known]] = curves[known]
-        return columns.reshape(len(x), -1)
+        return x[:, -1].astype(np.int64), self.curves(x[:, :-1])
 
     def curves(self, x: Matrix) -> Matrix:
         """Return the columns that a level has at x (n, d), shape (n, p)."""
@@ -129,7 +129,7 @@ def construct(
         spline,
         np.hstack([wiggly, null]),
         n_levels,
-        tuple(np.diag(np.tile(each, n_levels)) for each in penalties),
+        tuple(diagonal_penalty(np.tile(each, n_levels)) for each in penalties),
         null_dim=0,
     )
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepregress.basis.base import Basis
-from deepregress.linalg import Array, Matrix
+from deepregress.basis.base import LevelBasis, diagonal_penalty
+from deepregress.linalg import Array, Matrix, Vector
 
 
 @dataclass(frozen=True, eq=False)
-class RandomEffect(Basis):
+class RandomEffect(LevelBasis):
     """Effects of the cells of factors, times numbers.
 
     Parameters
@@ -31,26 +31,32 @@ class RandomEffect(Basis):
         Number of levels of each covariate that is a factor; 0 for numbers.
     cells : Array
         Cells with rows, counted with the last factor innermost, increasing, shape (k,).
-    penalties : tuple of Matrix
-        The identity (k, k).
+    penalties : tuple
+        The identity.
     null_dim : int
         Zero.
     """
 
     sizes: tuple[int, ...]
     cells: Array
-    penalties: tuple[Matrix, ...]
+    penalties: tuple[Matrix | Vector, ...]
     null_dim: int
 
-    def evaluate(self, x: Matrix) -> Matrix:
-        """Return the columns at x (n, d), positions of levels and numbers; position -1 is none."""
+    @property
+    def n_values(self) -> int:
+        """One column of each cell."""
+        return 1
+
+    def by_level(self, x: Matrix) -> tuple[Array, Matrix]:
+        """Return the cell of each row and the product of its numbers (n, 1), x of shape (n, d).
+
+        x holds positions of levels and numbers; position -1 is none.
+        """
         cell = cells_of(x, self.sizes)
         column = np.minimum(np.searchsorted(self.cells, cell), len(self.cells) - 1)
-        rows = np.flatnonzero(self.cells[column] == cell)
-        columns = np.zeros((len(x), self.k))
         is_number = np.array(self.sizes) == 0
-        columns[rows, column[rows]] = x[np.ix_(rows, is_number)].prod(axis=1)
-        return columns
+        codes = np.where(self.cells[column] == cell, column, -1)
+        return codes, x[:, is_number].prod(axis=1, keepdims=True)
 
     def levels(self) -> Array:
         """Return the position of each cell's level in each factor, shape (k, n_factors)."""
@@ -90,4 +96,4 @@ def construct(x: Matrix, sizes: Sequence[int]) -> RandomEffect:
            [0., 0.]])
     """
     cells = np.unique(cells_of(x, sizes))
-    return RandomEffect(tuple(sizes), cells, (np.eye(len(cells)),), null_dim=0)
+    return RandomEffect(tuple(sizes), cells, (diagonal_penalty(np.ones(len(cells))),), null_dim=0)

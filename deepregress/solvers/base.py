@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from deepregress.architecture import Architecture
+from deepregress.arrow import Arrow
 from deepregress.errors import FitError
 from deepregress.gating import Selected
 from deepregress.linalg import Array, Matrix, Vector
@@ -55,11 +56,11 @@ class Solution:
         Unpenalised log-likelihood, sum scale, with R's conventions for a constant dispersion.
     reml : float
         Negative Laplace approximate (restricted) marginal likelihood; smaller is better.
-    H : Matrix, (n_coef, n_coef)
-        Negative Hessian of the log-likelihood at `coef`; the expected one for a generalised linear
-        model (a mean with covariates, at most a constant dispersion beside it), as in R.
-    S : Matrix, (n_coef, n_coef)
-        Total penalty sum_j lam_j S_j.
+    information : Arrow
+        Negative Hessian H of the log-likelihood at `coef`; the expected one for a generalised
+        linear model (a mean with covariates, at most a constant dispersion beside it), as in R.
+    penalty : Arrow
+        Total penalty S = sum_j lam_j S_j.
     dispersion : int or None
         Index of the coefficient that is a constant dispersion, estimated with the smoothing
         parameters; its row and column in P = H + S count as independent of the others.
@@ -79,14 +80,24 @@ class Solution:
     lam: Vector
     loglik: float
     reml: float
-    H: Matrix = field(repr=False)
-    S: Matrix = field(repr=False)
+    information: Arrow = field(repr=False)
+    penalty: Arrow = field(repr=False)
     dispersion: int | None
     status: Status
     trace: tuple[Step, ...] = field(default=(), repr=False)
     criterion: str = "REML"
     extra: tuple[int, ...] = ()
     selected: Selected | None = None
+
+    @property
+    def H(self) -> Matrix:
+        """The information as an array, (n_coef, n_coef)."""
+        return self.information.matrix()
+
+    @property
+    def S(self) -> Matrix:
+        """The total penalty as an array, (n_coef, n_coef)."""
+        return self.penalty.matrix()
 
     @property
     def held(self) -> list[int]:

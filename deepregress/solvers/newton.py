@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepregress.linalg import Array, Factor, Matrix, Vector
+from deepregress.arrow import Arrow, ArrowFactor, Layout
+from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Derivatives, Objective, positive_part
 
 MAX_STEPS = 200
@@ -30,23 +31,28 @@ RIDGE = 1e-8
 
 @dataclass(frozen=True)
 class TotalPenalty:
-    """The penalty 1/2 coef' S coef of all terms together, S = E' E.
+    """The penalty 1/2 coef' S coef of all terms together, S = E' E + diag(weights).
 
     Its value is taken as 1/2 |E coef|^2: where a smoothing parameter is huge and the term straight,
-    coef' S coef is the difference of huge numbers.
+    coef' S coef is the difference of huge numbers. E (rank, p) belongs to the dense part of S, the
+    weights (n_coef,) to penalties that are diagonal.
     """
 
-    S: Matrix
+    S: Arrow
     E: Matrix
+    weights: Vector
 
     def value(self, coef: Vector) -> float:
         """1/2 coef' S coef."""
-        rough = self.E @ coef
-        return 0.5 * float(rough @ rough)
+        rough = self.E @ coef[self.S.layout.dense]
+        return 0.5 * float(rough @ rough + self.weights @ coef**2)
 
     def gradient(self, coef: Vector) -> Vector:
         """S coef."""
-        return np.asarray(self.E.T @ (self.E @ coef))
+        out = self.weights * coef
+        dense = self.S.layout.dense
+        out[dense] += self.E.T @ (self.E @ coef[dense])
+        return np.asarray(out)
 
 
 @dataclass(frozen=True)
@@ -75,27 +81,34 @@ def evaluate(objective: Objective, coef: Vector) -> State:
     return State(coef, objective.derivatives(coef))
 
 
-def curvature(objective: Objective, state: State, S: Matrix, free: Array) -> tuple[Matrix, Factor]:
-    """A positive definite H + S at the state and its factor, over the free coefficients.
+def curvature(
+    objective: Objective, state: State, S: Arrow | None, layout: Layout
+) -> tuple[Arrow, ArrowFactor]:
+    """A positive definite H + S at the state and its factor, over the coefficients of a layout.
 
     Returns
     -------
-    H : Matrix, (n_free, n_free)
+    H : Arrow
         The negative Hessian, or what step 1 puts in its place.
-    factor : Factor
+    factor : ArrowFactor
         Of H + S.
     """
-    block = np.ix_(free, free)
-    H = state.at.H[block]
-    factor = Factor.of(H + S[block])
+    penalty = None if S is None else S.restrict(layout)
+
+    def factored(H: Arrow) -> ArrowFactor | None:
+        return ArrowFactor.of(H if penalty is None else H + penalty)
+
+    H = state.at.information.restrict(layout)
+    factor = factored(H)
     if factor is None:
-        H = objective.derivatives(state.coef, convex=positive_part).H[block]
-        factor = Factor.of(H + S[block])
-    ridge = RIDGE
-    scale = np.maximum(np.abs(np.diagonal(H)), np.abs(np.diagonal(H)).mean() + np.finfo(float).tiny)
+        convex = objective.derivatives(state.coef, convex=positive_part)
+        H = convex.information.restrict(layout)
+        factor = factored(H)
+    ridge, size = RIDGE, np.abs(H.diagonal())
+    scale = np.maximum(size, size.sum() / max(layout.size, 1) + np.finfo(float).tiny)
     while factor is None:
-        ridged = H + ridge * np.diag(scale)
-        factor = Factor.of(ridged + S[block])
+        ridged = H + Arrow.of_diagonal(layout, ridge * scale)
+        factor = factored(ridged)
         H = ridged if factor is not None else H
         ridge *= 10.0
     return H, factor
@@ -147,15 +160,14 @@ def maximise(
     """
     if not len(free):
         return Maximum(state, 0, converged=True)
+    layout = objective.layout.restrict(free)
     for steps in range(max_steps):
-        gradient = (state.at.gradient - penalty.gradient(state.coef))[free]
-        _, factor = curvature(objective, state, penalty.S, free)
+        gradient = state.at.gradient - penalty.gradient(state.coef)
+        _, factor = curvature(objective, state, penalty.S, layout)
         direction = factor.solve(gradient)
         if 0.5 * float(gradient @ direction) < tolerance:
             return Maximum(state, steps, converged=True)
-        target = state.coef.copy()
-        target[free] += direction
-        state, moved = step_towards(objective, state, target, penalty)
+        state, moved = step_towards(objective, state, state.coef + direction, penalty)
         if not moved:
             return Maximum(state, steps, converged=False)
     return Maximum(state, max_steps, converged=False)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from deepregress.errors import DataError, PredictionError, listing, suggestion
 from deepregress.formula import Call, Code
 from deepregress.gating import Sparsity
 from deepregress.linalg import Array, Matrix, Vector
+from deepregress.model_matrix import LevelColumns
 from deepregress.penalty import Quadratic
 
 
@@ -41,6 +43,10 @@ class Columns(ABC):
         PredictionError
             The rows do not fit what was learned: new levels, values that are not finite.
         """
+
+    def by_level(self, frame: Frame) -> tuple[Array, Matrix] | None:
+        """Return level (n_obs,) and values (n_obs, m) of each row where columns are of levels."""
+        return None
 
 
 class Inputs(ABC):
@@ -120,6 +126,20 @@ class ColumnBlock:
     def evaluate(self, frame: Frame) -> Matrix:
         """Return the columns for the rows of a frame, shape (n_obs, n_coef)."""
         return self.recipe.evaluate(frame)
+
+    @cached_property
+    def many_levels(self) -> bool:
+        """Whether its columns are kept by level: many of them, all penalised."""
+        diagonals = [spec.penalty.S for spec in self.penalties if spec.penalty.S.ndim == 1]
+        return bool(diagonals) and bool((np.sum(diagonals, axis=0) > 0.0).all())
+
+    def level_columns(self, start: int, frame: Frame) -> LevelColumns | None:
+        """Return its columns by level, `start` the first in the predictor; None if they are not."""
+        by_level = self.recipe.by_level(frame) if self.many_levels else None
+        if by_level is None:
+            return None
+        codes_of_rows, values = by_level
+        return LevelColumns(start, self.n_coef // values.shape[1], codes_of_rows, values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from deepregress.formula import Call
 from deepregress.linalg import Matrix
 from deepregress.terms import options
 from deepregress.terms.base import check_options, register
-from deepregress.terms.smooth import COMMON, Form, Levels, SmoothTerm, check_memory, term_of
+from deepregress.terms.smooth import COMMON, Form, Levels, SmoothTerm, term_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,6 @@ class Curves(Form):
     def construct(self, x: Matrix, levels: Sequence[Levels | None], label: str) -> Basis:
         """Construct the raw basis from the covariates and the positions of levels, (n, d + 1)."""
         n_levels = len(levels[-1] or ())
-        check_memory(len(x), n_levels * (self.k or curves.DEFAULT_K), label)
         return curves.construct(
             x[:, :-1],
             n_levels,

@@ -30,7 +30,7 @@ from deepregress.linalg import Matrix
 from deepregress.remainder import split_summands
 from deepregress.terms import options
 from deepregress.terms.base import ColumnBlock, Term, check_options, register
-from deepregress.terms.smooth import COMMON, Form, Levels, SmoothTerm, check_memory, term_of
+from deepregress.terms.smooth import COMMON, Form, Levels, SmoothTerm, term_of
 
 _COLUMN = re.compile(r"\w+|`[^`]+`")
 
@@ -70,7 +70,6 @@ class Effects(Form):
     def construct(self, x: Matrix, levels: Sequence[Levels | None], label: str) -> Basis:
         """Construct the columns of the cells that occur in the training rows."""
         sizes = [0 if each is None else len(each) for each in levels]
-        check_memory(len(x), len(np.unique(effects.cells_of(x, sizes))), label)
         return effects.construct(x, sizes)
 
     def names(

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepregress.basis import Basis, centre, penalty_scale
+from deepregress.basis import Basis, LevelBasis, centre, penalty_scale, row_chunks
 from deepregress.data import Frame
 from deepregress.errors import DataError, FormulaError, PredictionError
 from deepregress.formula import Call
-from deepregress.linalg import Matrix, Vector
+from deepregress.linalg import Array, Matrix, Vector
 from deepregress.penalty import Quadratic
 from deepregress.terms import options
 from deepregress.terms.base import (
@@ -141,13 +141,27 @@ class SmoothColumns(Columns):
             X *= numbers(frame, self.by, (self.by,), label=self.label)[:, None]
         return X
 
-    def _smooth(self, frame: Frame) -> Matrix:
-        x = read(
+    def _read(self, frame: Frame) -> Matrix:
+        return read(
             frame, self.covariates, self.factors, self.variables, label=self.label,
             new_levels=self.new_levels,
         )  # fmt: skip
-        raw = self.basis.evaluate(x)
+
+    def _smooth(self, frame: Frame) -> Matrix:
+        raw = self.basis.evaluate(self._read(frame))
         return raw if self.Z is None else raw @ self.Z
+
+    def by_level(self, frame: Frame) -> tuple[Array, Matrix] | None:
+        """Return level and values of each row of a basis of levels; values are 0 where `by` is."""
+        if not isinstance(self.basis, LevelBasis) or self.Z is not None:
+            return None
+        codes_of_rows, values = self.basis.by_level(self._read(frame))
+        if self.levels is not None:
+            inside = codes(frame, self.by, self.levels) == self.level
+            values = np.where(inside[:, None], values, 0.0)
+        elif self.by:
+            values = values * numbers(frame, self.by, (self.by,), label=self.label)[:, None]
+        return codes_of_rows, values
 
     def keep(self, columns: list[int]) -> SmoothColumns:
         """Return the recipe of some of the columns."""
@@ -229,13 +243,16 @@ class SmoothTerm(Term):
             nested=self.form.nested,
             new_levels=self.form.new_levels,
         )
-        if not isinstance(by, pd.Categorical):
-            return (self._block(recipe, penalties),)
-        levels = tuple(by.categories.tolist())
-        return tuple(
-            self._block(replace(recipe, levels=levels, level=level), penalties)
-            for level in range(1 if by.ordered else 0, len(levels))
-        )
+        blocks = [self._block(recipe, penalties)]
+        if isinstance(by, pd.Categorical):
+            levels = tuple(by.categories.tolist())
+            blocks = [
+                self._block(replace(recipe, levels=levels, level=level), penalties)
+                for level in range(1 if by.ordered else 0, len(levels))
+            ]
+        if isinstance(basis, LevelBasis) and not blocks[0].many_levels:
+            check_memory(len(x), basis.k, self.written)
+        return tuple(blocks)
 
     def _training_rows(self, frame: Frame, axes: Mapping[str, Levels | None]) -> Matrix:
         variables = options.columns(self.covariates)
@@ -401,7 +418,7 @@ def null_space_penalty(penalties: Sequence[Quadratic]) -> list[Quadratic]:
     U (n_coef, dimension of the null space) has orthonormal columns.
     """
     wiggly = [each.S / np.linalg.norm(each.S) for each in penalties if each.rank]
-    if not wiggly:
+    if not wiggly or all(S.ndim == 1 for S in wiggly) and (np.sum(wiggly, axis=0) > 0.0).all():
         return []
     total: Matrix = np.sum(wiggly, axis=0)
     null_dim = len(total) - Quadratic.of(total).rank
@@ -410,15 +427,24 @@ def null_space_penalty(penalties: Sequence[Quadratic]) -> list[Quadratic]:
 
 
 def _row_statistics(basis: Basis, x: Matrix) -> tuple[Vector, Matrix]:
-    """Return the sums (k,) of the raw columns and the row (1, k) with the largest 1-norm."""
+    """Return the sums (k,) of the raw columns and the row (1, k) with the largest 1-norm.
+
+    Of a basis of levels only that row's values are wanted: it has no constraint.
+    """
+    if isinstance(basis, LevelBasis):
+        largest = [_largest_row(basis.by_level(x[part])[1]) for part in row_chunks(len(x), 10)]
+        return np.zeros(0), _largest_row(np.concatenate(largest))
     sums = np.zeros(basis.k)
     widest = np.zeros((1, basis.k))
     step = max(1, min(_CHUNK_ROWS, _CHUNK_ELEMENTS // basis.k))
     for start in range(0, len(x), step):
         raw = basis.evaluate(x[start : start + step])
         sums += raw.sum(axis=0)
-        lengths = np.abs(raw).sum(axis=1)
-        row = int(np.argmax(lengths))
-        if lengths[row] > np.abs(widest).sum():
-            widest = raw[row : row + 1]
+        widest = _largest_row(np.concatenate([widest, _largest_row(raw)]))
     return sums, widest
+
+
+def _largest_row(X: Matrix) -> Matrix:
+    """Return the first row (1, k) with the largest 1-norm."""
+    row = int(np.argmax(np.abs(X).sum(axis=1)))
+    return X[row : row + 1]
