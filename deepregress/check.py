@@ -211,7 +211,7 @@ def check_model(
             model.predictors,
             model.inference.edf,
             frame,
-            residuals(family, response.lower, eta, "deviance", seed=trial.seed),
+            residuals(family, response, eta, "deviance", seed=trial.seed),
             subsample=trial.subsample,
             n_rep=trial.n_rep,
             seed=trial.seed,

@@ -90,6 +90,7 @@ def _table(
         slope = _quantile_slope(family, eta, at, estimate)
     else:
         slope = gradient(_at(family, which, at), eta)
+    slope = slope[:, : cov.shape[1]]  # what is known of a row stands after its predictors
     se = np.sqrt(np.maximum(np.einsum("iu,iuv,iv->i", slope, cov, slope), 0.0))
     bounds = family.bounds if which == "quantile" else BOUNDS[which]
     return error.table(estimate, se, _limits(estimate, error.width(se), bounds))

@@ -1,7 +1,7 @@
 """Residuals of a fitted model (METHODS 11).
 
-    quantile   r_i = Phi^-1(F(y_i)); for a discrete response F is replaced by a uniform draw between
-               F(y_i - 1) and F(y_i). Standard normal when the model is right, whatever the family
+    quantile   r_i = Phi^-1(F(y_i)), randomised for discrete and censored responses
+               (`quantile_residuals`). Standard normal when the model is right, whatever the family
     response   y_i - E(y_i)
     pearson    (y_i - E(y_i)) / sd(y_i)
     deviance   sign(y_i - E(y_i)) sqrt(d(y_i, E(y_i)) / phi_i)
@@ -25,11 +25,9 @@ from deepregress.data import Response
 from deepregress.errors import PredictionError, listing, suggestion
 from deepregress.families.base import Family
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.prediction import dispersions
+from deepregress.quantile_residuals import quantile_residuals
 
 KINDS = ("quantile", "response", "pearson", "deviance")
-UPPER_TAIL = 1.0 - 1e-10
-"""Above it F(y) has lost the digits of 1 - F(y): the upper tail is then taken from the density."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +61,9 @@ class Checks:
     @classmethod
     def of(cls, family: Family, response: Response, eta: Matrix, *, seed: int) -> Checks:
         """Residuals of the training rows against what they should be."""
-        y = response.lower
-        z = residuals(family, y, eta, "quantile", seed=seed)
-        fitted, predictor = family.mean(eta), eta[:, 0]
+        y = response.y
+        z = residuals(family, response, eta, "quantile", seed=seed)
+        fitted, predictor = family.mean(family.with_known(eta, response.rows())), eta[:, 0]
         if z.ndim > 1:  # the elements of vectors one after the other
             k = z.shape[1]
             z, fitted, predictor, y = (
@@ -90,7 +88,7 @@ class Checks:
         )
 
 
-def residuals(family: Family, y: Array, eta: Matrix, kind: str, *, seed: int) -> Array:
+def residuals(family: Family, response: Response, eta: Matrix, kind: str, *, seed: int) -> Array:
     """Residuals of the rows, (n_obs,); of the elements of a vector or class, (n_obs, d).
 
     Classes have one quantile residual, in the order of the classes; deviance residuals of vectors
@@ -99,72 +97,43 @@ def residuals(family: Family, y: Array, eta: Matrix, kind: str, *, seed: int) ->
     Parameters
     ----------
     family : Family
-    y : Vector, (n_obs,)
+    response : Response
     eta : Matrix, (n_obs, U)
     kind : {"quantile", "response", "pearson", "deviance"}
     seed : int
-        Of the draws for a discrete response.
+        Of the draws for a discrete or censored response.
 
     Raises
     ------
     PredictionError
-        The kind is unknown.
+        The kind is unknown, or a censored or truncated response has none of it.
     """
     if kind not in KINDS:
         raise PredictionError(
             f"residuals(kind={kind!r}): kinds are {listing(KINDS)}{suggestion(str(kind), KINDS)}"
         )
+    y, rows = response.y, response.rows()
     if kind == "quantile":
         if family.multivariate:
             return family.scores(y, eta)
-        return quantile_residuals(family, y, eta, seed=seed)
-    mean = family.mean(eta)
+        return quantile_residuals(family, response, eta, seed=seed)
+    if not response.plain and kind != "deviance":
+        raise PredictionError(
+            f"residuals(kind={kind!r}): {response.label!r} has censored or truncated rows, which "
+            "have no difference from their mean; use 'quantile' or 'deviance'."
+        )
+    at = family.with_known(eta, rows)
+    mean = family.mean(at)
     if kind == "response":
         return np.asarray(family.observed(y) - mean)
     if kind == "pearson":
-        return np.asarray((family.observed(y) - mean) / np.sqrt(family.variance(eta)))
+        return np.asarray((family.observed(y) - mean) / np.sqrt(family.variance(at)))
+    distance = np.sqrt(np.maximum(family.deviance(rows, eta), 0.0))
     if mean.ndim > 1:
-        return np.asarray(np.sqrt(np.maximum(family.deviance({"lower": y}, eta), 0.0)))
-    return np.asarray(
-        np.sign(y - mean) * np.sqrt(family.unit_deviance(y, mean) / dispersions(family, eta))
-    )
-
-
-def quantile_residuals(family: Family, y: Vector, eta: Matrix, *, seed: int) -> Vector:
-    """Quantile residuals, randomised for a discrete response; (n_obs,)."""
-    upper = family.cdf(y, eta)
-    if not family.discrete:
-        z = scipy.special.ndtri(upper)
-        return _tail(z, upper, log_survival(family, y, eta))
-    lower = family.cdf(y - 1.0, eta)
-    share = np.random.default_rng(seed).uniform(size=len(y))
-    z = scipy.special.ndtri(lower + share * (upper - lower))
-    return _tail(z, lower, family.logpdf(y, eta) + np.log(share))
-
-
-def _tail(z: Vector, probability: Vector, log_upper: Vector) -> Vector:
-    """Scores z, in the far upper tail from the logarithm of the upper probability."""
-    far = probability > UPPER_TAIL
-    z = z.copy()
-    z[far] = -scipy.special.ndtri_exp(log_upper[far])
-    return z
-
-
-def log_survival(family: Family, y: Vector, eta: Matrix) -> Vector:
-    """log(1 - F(y)), (n_obs,).
-
-    Where it is lost to rounding: log f(y) minus the log of the local rate -d log f / dy, which is
-    exact for exponential tails and the leading order of Mills' ratio for others.
-    """
-    survival = 1.0 - family.cdf(y, eta)
-    lost = survival < 1.0 - UPPER_TAIL
-    log_survival = np.log(np.where(lost, 1.0, survival))
-    if lost.any():
-        own, at = y[lost], eta[lost]
-        step = np.cbrt(np.finfo(float).eps) * np.maximum(1.0, np.abs(own))
-        rate = (family.logpdf(own - step, at) - family.logpdf(own + step, at)) / (2.0 * step)
-        log_survival[lost] = family.logpdf(own, at) - np.log(rate)
-    return np.asarray(log_survival)
+        return np.asarray(distance)
+    if not response.plain or not np.isfinite(mean).all():
+        mean = family.quantile(np.full(len(y), 0.5), at)
+    return np.asarray(np.sign(y - mean) * distance)
 
 
 def normal_scores(n: int) -> Vector:

@@ -15,13 +15,24 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepregress import check, diagnostics, effects, grids, panels, plotting, quantities, saved
-from deepregress.data import Frame, prediction_frame
+from deepregress import (
+    check,
+    delta,
+    diagnostics,
+    effects,
+    grids,
+    panels,
+    plotting,
+    quantities,
+    saved,
+)
+from deepregress.data import Frame, Response, prediction_frame
 from deepregress.errors import PredictionError
 from deepregress.estimates import Estimates
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.prediction import Labels, responses
+from deepregress.prediction import Labels, log_likelihood, response_at
 
+NO_PROBABILITY = "which='quantile' needs at=, the probabilities, such as at=0.9."
 Exclude = str | Sequence[str | tuple[str, str]] | None
 
 
@@ -197,18 +208,21 @@ class FittedModel(Estimates):
             Rows to predict; those of training by default. The response may be missing.
         which : str
             "mean", "median", "variance"; "params" (on their own scale), "linear" (predictors),
-            "terms" (their summands, which add up to them); "quantile", "cdf", "pdf", "logpdf" at
-            `at`; "prob", the probability of each level, or of the counts in `at`; and what only
+            "terms" (their summands, which add up to them); "quantile", "cdf", "pdf", "logpdf",
+            "survival", "hazard", "cumhazard" at `at`; "prob", the probability of each level, or of
+            the counts in `at`; and what only
             some families have: "covariance" and "correlation" (n_obs, d, d) of a vector,
             "class_prob" of a mixture.
         at : number or array, optional
             Probabilities for "quantile", else values of the response: one number, (m,) values for
             all rows, or (n_obs, m) values of the rows. By default the response in `newdata`.
         se : bool
-            Add standard errors of the estimate, for "mean", "params", "linear" and "terms".
+            Add standard errors of the estimate, for "mean", "median", "params", "linear", "terms",
+            and at `at` for "quantile", "cdf", "survival", "hazard", "cumhazard".
         interval : float, optional
             Add confidence limits of this level for the estimate, on the scale of the predictor and
-            carried through the link. For a prediction interval ask for quantiles.
+            carried through the link, or on one without bounds. For a prediction interval ask for
+            quantiles.
         exclude : label or sequence of labels, optional
             Terms whose effect is set to zero, "s(x)" or ("scale", "s(x)"); columns that only they
             need may be missing.
@@ -251,11 +265,13 @@ class FittedModel(Estimates):
             return _indexed(table, newdata)
         eta = self._eta(newdata, frame, excluded)
         if which in self.family.further:
-            y = self._responses(newdata) if self.family.further[which] else None
+            y = self._response(newdata).y if self.family.further[which] else None
             return _indexed(quantities.further(self.family, which, eta, y), newdata)
+        cov = self._predictors.eta_cov(frame, excluded) if error.wanted else None
+        if cov is not None and which in ("median", *quantities.SMOOTH_AT):
+            return _indexed(self._at_with_error(newdata, which, (eta, cov), at, error), newdata)
         if which in quantities.AT:
             return _indexed(self._at(newdata, which, eta, at), newdata)
-        cov = self._predictors.eta_cov(frame, excluded) if error.wanted else None
         answer = quantities.Answer(self.family, eta, cov, error)
         return _indexed(answer.of(which, chosen, parameter), newdata)
 
@@ -281,9 +297,7 @@ class FittedModel(Estimates):
             Quantile residuals of a discrete response are randomised.
         """
         _, response = self._training()
-        return diagnostics.residuals(
-            self.family, response.lower, self._training_eta, kind, seed=seed
-        )
+        return diagnostics.residuals(self.family, response, self._training_eta, kind, seed=seed)
 
     def log_score(self, newdata: Any = None) -> float:
         """Mean log density of the responses, natural log; larger is better.
@@ -293,7 +307,7 @@ class FittedModel(Estimates):
         frame = self._rows(newdata, frozenset())
         eta = self._eta(newdata, frame, frozenset())
         weights = self._training()[1].weights if newdata is None else None
-        return float(np.average(self.family.logpdf(self._responses(newdata), eta), weights=weights))
+        return float(np.average(self._log_likelihood(newdata, eta), weights=weights))
 
     def save(self, path: str | Path, *, data: bool = True) -> None:
         """Write the model to a file; `load` gives the same predictions bit for bit.
@@ -319,28 +333,52 @@ class FittedModel(Estimates):
             return self._training()[0]
         return prediction_frame(newdata, self._predictors.variables(excluded))
 
-    def _responses(self, newdata: Any) -> Vector:
+    def _response(self, newdata: Any) -> Response:
         if newdata is None:
-            return self._training()[1].lower
-        return responses(newdata, self._profile.response, self._profile.response_levels)
+            return self._training()[1]
+        text, levels = self._profile.response, self._profile.response_levels
+        return response_at(newdata, text, levels, known=self.family.known)
+
+    def _log_likelihood(self, newdata: Any, eta: Matrix) -> Vector:
+        return log_likelihood(self.family, self._response(newdata), eta)
 
     def _eta(self, newdata: Any, frame: Frame, excluded: Labels) -> Matrix:
         if newdata is None and not excluded:
             return self._training_eta
         return self._predictors.eta(frame, excluded)
 
+    def _at_with_error(
+        self,
+        newdata: Any,
+        which: str,
+        predicted: tuple[Matrix, Matrix],
+        at: Any,
+        error: quantities.Error,
+    ) -> pd.DataFrame:
+        eta, cov = predicted
+        own = at is None and which not in ("median", "quantile")
+        if own:
+            response = self._response(newdata)
+            eta, at = self.family.with_known(eta, response.rows()), response.y[:, None]
+        if at is None and which == "quantile":
+            raise PredictionError(NO_PROBABILITY)
+        values = 0.5 if which == "median" else at
+        table = delta.with_error(self.family, which, eta, cov, at=values, error=error)
+        return table["0"] if own else table
+
     def _at(self, newdata: Any, which: str, eta: Matrix, at: Any) -> Any:
         if which == "prob" and at is None:
             levels = self._profile.response_levels
             return quantities.level_probabilities(self.family, eta, levels)
         if at is None and which == "quantile":
-            raise PredictionError("which='quantile' needs at=, the probabilities, such as at=0.9.")
+            raise PredictionError(NO_PROBABILITY)
         if at is None:
-            y = self._responses(newdata)
-            if self.family.multivariate and which in ("pdf", "logpdf"):
-                value = self.family.logpdf(y, eta)
+            if which in ("pdf", "logpdf"):
+                value = self._log_likelihood(newdata, eta)
                 return np.exp(value) if which == "pdf" else value
-            return quantities.at_values(self.family, which, eta, y[:, None])[:, 0]
+            response = self._response(newdata)
+            eta = self.family.with_known(eta, response.rows())
+            return quantities.at_values(self.family, which, eta, response.y[:, None])[:, 0]
         return quantities.at_values(self.family, which, eta, at)
 
 

@@ -11,7 +11,7 @@ in chunks, so memory beyond the result does not grow with them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from deepregress.arrow import Inverse
-from deepregress.data import Frame, column_names, prediction_frame
+from deepregress.data import Frame, Response, prediction_frame, response_of
 from deepregress.design import CHUNK_ROWS, Design
 from deepregress.errors import PredictionError, listing, suggestion
 from deepregress.families.base import Family
@@ -443,8 +443,10 @@ def _of(excluded: Labels, parameter: str) -> frozenset[str]:
     return frozenset(label for name, label in excluded if name == parameter)
 
 
-def responses(newdata: object, text: str, levels: tuple[str, ...] | None) -> Vector:
-    """The response `text` of new rows, in the codes of its training `levels`, (n_obs,).
+def response_at(
+    newdata: object, text: str, levels: tuple[str, ...] | None, *, known: Sequence[str] = ()
+) -> Response:
+    """The response `text` of new rows, in the codes of its training `levels`, unit weights.
 
     Raises
     ------
@@ -452,15 +454,10 @@ def responses(newdata: object, text: str, levels: tuple[str, ...] | None) -> Vec
         The table lacks it, or it has a level that the training rows had not.
     """
     names = expression_variables(text)
-    absent = [name for name in names if name not in column_names(newdata)]
-    if absent:
-        raise PredictionError(
-            f"the new data have no column {absent[0]!r} of the response {text!r}; "
-            "give values with at=."
-        )
-    values = prediction_frame(newdata, list(names)).evaluate(text, names)
+    response = response_of(newdata, text, names, known=known)
     if levels is None:
-        return np.asarray(values, dtype=np.float64)
+        return response
+    values = prediction_frame(newdata, list(names)).evaluate(text, names)
     given = np.asarray(values).astype(str)
     place = pd.Index(levels).get_indexer(pd.Index(given))
     if (place < 0).any():
@@ -468,7 +465,15 @@ def responses(newdata: object, text: str, levels: tuple[str, ...] | None) -> Vec
             f"the response {text!r} has the level {str(given[place < 0][0])!r}; "
             f"the model's are {listing(levels)}."
         )
-    return place.astype(np.float64)
+    codes = place.astype(np.float64)
+    return replace(response, lower=codes, upper=codes, levels=levels)
+
+
+def log_likelihood(family: Family, response: Response, eta: Matrix) -> Vector:
+    """l_i of rows of any kind, (n_obs,); -inf where the family cannot have the response."""
+    if response.plain:
+        return family.logpdf(response.lower, family.with_known(eta, response.rows()))
+    return family.row_log_likelihood(response.rows(), eta)
 
 
 def dispersions(family: Family, eta: Matrix) -> Vector:

@@ -1,6 +1,7 @@
 """Quantities of the predicted response distribution: what `predict` can be asked for.
 
     mean, variance, median, quantile(p), cdf(y), pdf(y), logpdf(y), prob(level)  of f(y; theta(eta))
+    survival S(y) = P(Y > y), cumhazard -log S(y), hazard f(y) / S(y); of counts f(y) / S(y - 1)
     params    theta = h(eta)                linear    eta                terms    its summands
 
 Standard errors come from Cov(eta) by the delta method. Confidence limits of a parameter, and of a
@@ -26,10 +27,12 @@ from deepregress.inference import normal_quantile
 from deepregress.linalg import Array, Matrix, Vector
 
 ROWWISE = ("mean", "median", "variance")
-AT = ("quantile", "cdf", "pdf", "logpdf", "prob")
+AT = ("quantile", "cdf", "pdf", "logpdf", "prob", "survival", "hazard", "cumhazard")
 BY_PARAMETER = ("params", "linear", "terms")
 KINDS = ("mean", "median", "params", "linear", "terms", *AT, "variance")
-WITH_ERROR = ("mean", *BY_PARAMETER)
+SMOOTH_AT = ("quantile", "cdf", "survival", "hazard", "cumhazard")
+"""Of AT: what has standard errors (module `delta`)."""
+WITH_ERROR = ("mean", "median", *BY_PARAMETER, *SMOOTH_AT)
 AT_ONCE = 2**17
 """Rows times values of `at` in one call of the family."""
 
@@ -110,7 +113,7 @@ def at_values(family: Family, which: str, eta: Matrix, at: Array) -> Array:
     Parameters
     ----------
     family : Family
-    which : {"quantile", "cdf", "pdf", "logpdf", "prob"}
+    which : {"quantile", "cdf", "pdf", "logpdf", "prob", "survival", "hazard", "cumhazard"}
     eta : Matrix, (n_obs, U)
     at : array
         A number: result (n_obs,). Shape (m,): the same m values for each row, result (n_obs, m).
@@ -164,7 +167,19 @@ def _at_functions(family: Family) -> dict[str, Callable[[Array, Matrix], Vector]
     def density(y: Array, eta: Matrix) -> Vector:
         return np.exp(family.logpdf(y, eta))
 
+    def cumulative_hazard(y: Array, eta: Matrix) -> Vector:
+        # 0 - x, for a hazard of 0 is not -0
+        return 0.0 - family.logsurvival(y, eta)
+
+    def hazard(y: Array, eta: Matrix) -> Vector:
+        before = family.logsurvival(y - 1.0 if family.discrete else y, eta)
+        over = np.isneginf(before)
+        return np.where(over, np.inf, np.exp(family.logpdf(y, eta) - np.where(over, 0.0, before)))
+
     return {
+        "survival": family.survival,
+        "cumhazard": cumulative_hazard,
+        "hazard": hazard,
         "quantile": family.quantile,
         "cdf": family.cdf,
         "pdf": density,

@@ -14,8 +14,16 @@ from typing import Any
 from deepregress import codec
 from deepregress.bijectors import link
 from deepregress.errors import PredictionError
-from deepregress.families.base import Family, Parameter, registered
+from deepregress.families.base import Family, Parameter, known, registered
+from deepregress.families.distribution import (
+    OfDistribution,
+    distribution_class,
+    of_distribution,
+)
 from deepregress.solvers.base import Training
+
+DISTRIBUTION = "tfd."
+"""What the saved name of a family that is a class of `tfd` begins with."""
 
 
 def write(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -24,7 +32,8 @@ def write(path: str | Path, content: Mapping[str, Any]) -> None:
     Raises
     ------
     PredictionError
-        A link is a bijector of the user's, which has no name to be saved by.
+        A link is a bijector of the user's, or the family a function or class of the user's, which
+        has no name to be saved by.
     """
     settings = {
         name: replace(value, callbacks=()) if isinstance(value, Training) else value
@@ -69,6 +78,13 @@ def _described(value: Any) -> Any:
             f"cannot save: the link of {custom[0]!r} is a bijector of your own, without a name."
         )
     parameters = tuple((p.name, p.link.name, p.about, p.units) for p in value.parameters)
+    if isinstance(value, OfDistribution):
+        return SavedFamily(_class_name(value), parameters, {})
+    if type(value) is not known(value.name):
+        raise PredictionError(
+            f"cannot save: the family {value.name!r} is a class of your own that is not known by "
+            "its name; register it with deepregress.families.register"
+        )
     others = [each.name for each in fields(value) if each.name != "parameters"]
     options = {name: _described(getattr(value, name)) for name in others}
     return SavedFamily(value.name, parameters, options)
@@ -83,5 +99,19 @@ def _made(value: Any) -> Any:
     parameters = tuple(
         Parameter(name, link(given), about, units) for name, given, about, units in value.parameters
     )
+    if value.name.startswith(DISTRIBUTION):
+        name = value.name.removeprefix(DISTRIBUTION)
+        return replace(of_distribution(distribution_class(name)), parameters=parameters)
     options = {name: _made(each) for name, each in value.options.items()}
     return registered(value.name)(parameters, **options)
+
+
+def _class_name(value: OfDistribution) -> str:
+    """The name by which a class of `tfd` is found again."""
+    name = getattr(value.make, "__name__", "")
+    if not isinstance(value.make, type) or distribution_class(name) is not value.make:
+        raise PredictionError(
+            f"cannot save: the family {value.name!r} is made by a function or class of your own, "
+            "which has no name to be found by; only classes of tensorflow_probability have"
+        )
+    return f"{DISTRIBUTION}{name}"

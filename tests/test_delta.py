@@ -111,3 +111,24 @@ def test_quantiles_of_counts_have_no_error() -> None:
     with pytest.raises(PredictionError, match="jumps"):
         with_error(family("poisson"), "quantile", np.zeros((1, 1)), np.ones((1, 1, 1)),
                    at=0.5, error=BOTH)  # fmt: skip
+
+
+def test_predict_gives_them(rows: pd.DataFrame) -> None:
+    model = fit(["t ~ s(x)", "dispersion ~ x"], rows, "gamma")
+    new = {"x": [0.2, 0.8], "t": [1.0, 2.0]}
+    both = model.predict(new, "quantile", at=[0.1, 0.9], se=True, interval=0.9)
+    assert list(both["0.1"]) == ["estimate", "se", "lower", "upper"]
+    alone = model.predict(new, "quantile", at=0.9, se=True, interval=0.9)
+    pd.testing.assert_frame_equal(both["0.9"], alone)
+    np.testing.assert_allclose(alone["estimate"], model.predict(new, "quantile", at=0.9))
+    median = model.predict(new, "median", se=True)
+    pd.testing.assert_frame_equal(median, model.predict(new, "quantile", at=0.5, se=True))
+    survival = model.predict(new, "survival", interval=0.95)
+    cdf = model.predict(new, "cdf", interval=0.95)
+    np.testing.assert_allclose(survival["upper"], 1.0 - cdf["lower"], rtol=1e-6)
+    hazard = model.predict(new, "cumhazard", at=[[1.0], [2.0]], se=True)
+    np.testing.assert_allclose(hazard["0"]["estimate"], -np.log(survival["estimate"]))
+    with pytest.raises(PredictionError, match="needs at="):
+        model.predict(new, "quantile", se=True)
+    with pytest.raises(PredictionError, match="no se="):
+        model.predict(new, "pdf", at=1.0, se=True)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -26,65 +26,18 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from deepregress.bijectors import Link, Tensor, link
+from deepregress.bijectors import Tensor, link
 from deepregress.data import Response
 from deepregress.errors import FamilyError
 from deepregress.families import censoring, kernels, numerical, start, support
 from deepregress.families.kernels import CHUNK_SIZES as CHUNK_SIZES
 from deepregress.families.kernels import upper_pairs as upper_pairs
+from deepregress.families.parameter import Parameter as Parameter
+from deepregress.families.parameter import Value as Value
 from deepregress.groups import group_of, groups
 from deepregress.linalg import Array, Matrix, Vector
 
 tfb = tfp.bijectors
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a response distribution.
-
-    Parameters
-    ----------
-    name : str
-        As a user writes it in a formula.
-    link : Link
-    about : str
-        What it is, in words.
-    units : int
-        Number of predictors it takes.
-    """
-
-    name: str
-    link: Link
-    about: str
-    units: int = 1
-
-
-@dataclass(frozen=True)
-class Value:
-    """A parameter at given predictors: its value and, without cancellation, its log and logit."""
-
-    eta: Tensor
-    link: Link
-
-    @property
-    def value(self) -> Tensor:
-        """theta = h(eta)."""
-        return self.link.inverse(self.eta)
-
-    @property
-    def log(self) -> Tensor:
-        """log theta."""
-        return self.link.log_inverse(self.eta)
-
-    @property
-    def logit(self) -> Tensor:
-        """log theta - log(1 - theta)."""
-        return self.link.logit_inverse(self.eta)
-
-    @property
-    def complement(self) -> Tensor:
-        """log(1 - theta^2)."""
-        return self.link.complement_inverse(self.eta)
 
 
 @dataclass(frozen=True)
@@ -109,6 +62,8 @@ class Family(ABC):
         are those of the expected information, as mgcv's.
     multivariate : bool
         Whether a response is a vector: it then has no cdf and no quantiles.
+    penalised : bool
+        Whether `log_likelihood` can hold a penalty beside log f(y); see `row_penalty`.
     further : mapping of str to bool
         Quantities of its own that `predict` can be asked for -> whether they need the response.
     dispersion : str or None
@@ -138,6 +93,7 @@ class Family(ABC):
     exponential: ClassVar[bool] = False
     exponential_given: ClassVar[bool] = False
     multivariate: ClassVar[bool] = False
+    penalised: ClassVar[bool] = False
     further: ClassVar[Mapping[str, bool]] = {}
     dispersion: ClassVar[str | None] = None
     extra: ClassVar[tuple[str, ...]] = ()
@@ -197,6 +153,10 @@ class Family(ABC):
     def elements(self) -> tuple[str, ...]:
         """Names of the elements of the mean, where it is a vector; else none."""
         return ()
+
+    def row_penalty(self, eta: Matrix) -> Vector:
+        """What `log_likelihood` has taken off log f(y), where `penalised`; (n_obs,)."""
+        return np.zeros(len(eta))
 
     def observed(self, y: Array) -> Array:
         """What the mean is the expectation of: y, or the indicators of its classes."""
@@ -459,6 +419,11 @@ def names() -> tuple[str, ...]:
     return tuple(_registry)
 
 
+def known(name: str) -> type[Family] | None:
+    """The family class of a name, None where there is none."""
+    return _registry.get(name)
+
+
 def registered(name: str) -> type[Family]:
     """The family class of a name.
 
@@ -474,12 +439,23 @@ def registered(name: str) -> type[Family]:
     return _registry[name]
 
 
-def family(given: str | Family, links: Mapping[str, Any] | str | None = None) -> Family:
+Conversion = Callable[[Any], Family | None]
+_conversions: list[Conversion] = []
+
+
+def register_conversion(convert: Conversion) -> None:
+    """Make other objects known as families: `convert` returns None of what it does not know."""
+    _conversions.append(convert)
+
+
+def family(given: Any, links: Mapping[str, Any] | str | None = None) -> Family:
     """A family by name, with other links where they are given.
 
     Parameters
     ----------
-    given : str or Family
+    given : str, Family, or what makes one
+        A name, a family, a class of families, a `tfd` class or a function that returns one of its
+        distributions.
     links : str or mapping, optional
         The link of the first parameter, or parameter -> link; a name or a `tfb.Bijector`.
 
@@ -491,8 +467,16 @@ def family(given: str | Family, links: Mapping[str, Any] | str | None = None) ->
     if isinstance(given, str):
         cls = registered(given)
         given = cls(cls.default_parameters())
+    if isinstance(given, type) and issubclass(given, Family):
+        given = given(given.default_parameters())
+    for convert in _conversions:
+        if not isinstance(given, Family):
+            given = convert(given) or given
     if not isinstance(given, Family):
-        raise FamilyError(f"family must be a name or a Family, got {type(given).__name__}")
+        raise FamilyError(
+            "family must be a name or a Family, or a tfd class or function that makes one, got "
+            f"{type(given).__name__}"
+        )
     if links is None:
         return given
     named = links if isinstance(links, Mapping) else {given.groups[0]: links}

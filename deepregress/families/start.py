@@ -9,7 +9,7 @@ the bounds of censored rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -67,6 +67,23 @@ def intercept_only(family: Likelihood, response: Response, eta: Vector) -> Vecto
         if gain < TOLERANCE * (1.0 + abs(value)):
             break
     return eta
+
+
+def best_of(
+    family: Likelihood, response: Response, places: Callable[[Vector], list[Vector]]
+) -> Vector:
+    """The predictors (U,) with the largest likelihood of some rows, among several places."""
+    few = CHUNK_SIZES[0]
+    if response.n_obs > few:
+        chosen = np.random.default_rng(0).choice(response.n_obs, few, replace=False)
+        response = response.take(np.sort(chosen))
+    rows, weights = response.rows(), response.weights
+
+    def total(eta: Vector) -> float:
+        rowwise = family.row_log_likelihood(rows, np.tile(eta, (len(weights), 1)))
+        return float(weights @ rowwise) if np.isfinite(rowwise).all() else -np.inf
+
+    return max(places(response.y), key=total)
 
 
 def _newton_step(
