@@ -30,8 +30,8 @@ from deepregress.linalg import Array, Matrix, Vector
 NUMERICALLY_ZERO = 1e-8
 """A fitted probability or mean below this says that the likelihood rises towards infinite
 coefficients: Newton stops on that way where nothing more is gained."""
-EXTREME_PREDICTOR = 15.0
-"""The same of a predictor of a probability, near this on the logit scale."""
+EXTREME_PREDICTOR = 18.4
+"""The same of the predictor of a probability: its logit where the probability is 1e-8."""
 POISSON_BELOW = 1e-30
 """Dispersion below which a negative binomial is a Poisson distribution to every digit."""
 UNDERFLOW = 1e-280
@@ -170,11 +170,6 @@ class ZeroModified(Counted):
         rng = np.random.default_rng(seed)
         positive = rng.uniform(size=(n, len(eta))) >= zero
         return np.where(positive, positive_draws(count, n, rng), 0.0)
-
-    def boundary(self, eta: Matrix) -> str | None:
-        # of the predictor: a log-log link has probabilities of 1e-9 at predictors of 3
-        extreme = np.abs(eta[:, self.parameter_names.index("inflation")]) > EXTREME_PREDICTOR
-        return edge("probabilities of zero numerically 0 or 1", int(extreme.sum()), len(eta))
 
     def _parts(self, eta: Matrix) -> tuple[Count, Vector, Vector]:
         """The count, p0 and c."""

@@ -23,9 +23,16 @@ import tensorflow as tf
 
 from deepregress.bijectors import Tensor, link, softplus
 from deepregress.families.base import Parameter, Value, register
-from deepregress.families.counted import LEAST_DISPERSION, LEAST_MEAN, ZeroModified
+from deepregress.families.counted import (
+    EXTREME_PREDICTOR,
+    LEAST_DISPERSION,
+    LEAST_MEAN,
+    NUMERICALLY_ZERO,
+    ZeroModified,
+    edge,
+)
 from deepregress.families.counting import Count, log_nonzero
-from deepregress.linalg import Vector
+from deepregress.linalg import Matrix, Vector
 
 _MEAN = "mean of the count without the extra zeros"
 _UNTRUNCATED = "mean of the count before zeros are cut off"
@@ -50,6 +57,16 @@ class Inflated(ZeroModified):
         zero = tf.where(mostly_extra, extra, own)
         return zero, -softplus(logit)
 
+    def boundary(self, eta: Matrix) -> str | None:
+        # covariates often leave some rows without extra zeros: that is no edge
+        if np.all(self.parameters_at(eta)["inflation"] < NUMERICALLY_ZERO):
+            return (
+                "the fitted inflation is numerically 0 in all rows: the response has no extra "
+                "zeros, so that its coefficients are infinite and their standard errors mean "
+                "nothing"
+            )
+        return None
+
 
 class Hurdle(ZeroModified):
     """Zeros by a probability of their own, positive counts from the count cut off at zero."""
@@ -57,6 +74,11 @@ class Hurdle(ZeroModified):
     def zeros(self, values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:
         logit = values["inflation"].logit
         return -softplus(-logit), -softplus(logit) - log_nonzero(self.count(values).log_exposure)
+
+    def boundary(self, eta: Matrix) -> str | None:
+        # of the predictor: a log-log link has probabilities of 1e-9 at predictors of 3
+        extreme = np.abs(eta[:, self.parameter_names.index("inflation")]) > EXTREME_PREDICTOR
+        return edge("probabilities of zero numerically 0 or 1", int(extreme.sum()), len(eta))
 
 
 @register
