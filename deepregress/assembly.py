@@ -14,10 +14,11 @@ import numpy as np
 
 from deepregress.data import Frame, Response
 from deepregress.design import Design
-from deepregress.errors import FormulaError
+from deepregress.errors import FitError, FormulaError
 from deepregress.families.base import Family
 from deepregress.linalg import Array
 from deepregress.objective import Objective, Unit
+from deepregress.penalty import PlacedPenalty, Quadratic
 
 
 def assemble(
@@ -36,6 +37,8 @@ def assemble(
     ------
     FormulaError
         A parameter cannot be fixed at the value given.
+    FitError
+        There are too few rows to estimate a dispersion.
     """
     units, inputs = [], {}
     for parameter in family.parameters:
@@ -46,7 +49,45 @@ def assemble(
             offset = offset + _fixed_predictor(family, parameter.name, design.fixed)
         units.append(Unit(arrays.X, offset, design.penalties, arrays.levels))
         inputs.update({(parameter.name, label): given for label, given in arrays.inputs.items()})
-    return Objective(family, response, tuple(units)), inputs
+    objective = Objective(family, response, tuple(units))
+    sparse = any(block.sparsity for design in designs.values() for block in design.columns)
+    if not sparse and not any(design.networks for design in designs.values()):
+        _refuse_saturation(objective)
+    return objective, inputs
+
+
+def _refuse_saturation(objective: Objective) -> None:
+    """As many coefficients without a penalty as rows leave nothing to estimate a dispersion from.
+
+    Raises
+    ------
+    FitError
+        That is so, and the model has a dispersion of one intercept.
+    """
+    family, n_obs = objective.family, objective.response.n_obs
+    if family.dispersion is None:
+        return
+    place = family.parameter_names.index(family.dispersion)
+    if objective.units[place].n_coef != 1 or objective.n_coef <= n_obs:
+        return
+    free = sum(_n_free(unit) for u, unit in enumerate(objective.units) if u != place)
+    if free >= n_obs:
+        raise FitError(
+            f"{n_obs} rows for {free} coefficients without a penalty: nothing is left to estimate "
+            f"the {family.dispersion} from; leave terms out or fix it."
+        )
+
+
+def _n_free(unit: Unit) -> int:
+    """Coefficients of a predictor that no penalty touches."""
+    blocks: dict[tuple[int, int], list[PlacedPenalty]] = {}
+    for penalty in unit.penalties:
+        blocks.setdefault((penalty.index.start, penalty.index.stop), []).append(penalty)
+    touched = 0
+    for own in blocks.values():
+        total = sum(each.S / np.linalg.norm(each.S) for each in own)
+        touched += own[0].rank if len(own) == 1 else Quadratic.of(np.asarray(total)).rank
+    return unit.n_coef - touched
 
 
 def _fixed_predictor(family: Family, name: str, value: float) -> float:

@@ -67,7 +67,8 @@ def basis_dimensions(
     -------
     DataFrame
         k (coefficients, the largest edf there can be), edf, k_index, p_value by (parameter, term);
-        the last two are missing for random effects.
+        the last two are missing for random effects, and where residuals are
+        zero or infinite.
     """
     draws = np.random.default_rng(seed)
     kept = np.arange(frame.n_obs)
@@ -146,7 +147,7 @@ def _test(
 ) -> tuple[float, float]:
     """The k-index of some pairs of neighbours and its permutation p-value."""
     total = float(np.mean(residuals**2))
-    if total == 0.0:
+    if total == 0.0 or not np.isfinite(total):
         return np.nan, np.nan
 
     def difference(r: Vector) -> float:

@@ -78,7 +78,8 @@ class Goodness:
     weight : float
         Sum of the rows' weights.
     deviance_explained : float or None
-        None for a first group of several predictors, which no constant stands for.
+        None for a first group of several predictors, which no constant stands for, and where a
+        deviance is not finite.
     r_squared : float or None
         Adjusted R^2 where one predictor has terms and every response is one exact number.
     effect_sd : dict
@@ -132,6 +133,8 @@ def deviance_explained(
         deviance = float(w @ family.deviance(rows, eta))
         fitted = float(w @ family.row_log_likelihood(rows, eta))
         null = deviance + 2.0 * (fitted - _null_loglik(family, response, eta, offset))
+    if not np.isfinite(deviance) or not np.isfinite(null):
+        return None
     return 1.0 - deviance / null if null > 0 else 0.0
 
 

@@ -86,7 +86,7 @@ def test_every_basis_is_a_margin_in_the_table():
     for _, margins, _ in CASES.values():
         bs = margins.get("bs", "cr")
         used |= {bs} if isinstance(bs, str) else set(bs)
-    # cs differs from cr, which is there, in the numbers of its penalty only; ad has several penalties
+    # cs differs from cr in the numbers of its penalty only; ad has several penalties.
     assert used == set(basis.registered()) - {"cs", "ad"}
 
 

@@ -112,8 +112,9 @@ class Gamma(Family):
         return np.isfinite(y) & (y > 0)
 
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
-        mean, variance = weighted_moments(y, weights)
-        return {"mean": mean, "dispersion": variance / mean**2}
+        mean, _ = weighted_moments(y, weights)
+        _, dispersion = weighted_moments(y / mean, weights)
+        return {"mean": mean, "dispersion": dispersion}
 
     def dispersion_of(self, theta: float) -> float:
         return theta

@@ -100,5 +100,5 @@ class Poisson(Counted):
         return {"mean": (float(weights @ y) + 0.5) / (total + 0.5)}
 
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
-        deviance: Vector = 2.0 * (scipy.special.xlogy(y, y / mean) - (y - mean))
+        deviance: Vector = 2.0 * np.maximum(scipy.special.kl_div(y, mean), 0.0)
         return deviance
