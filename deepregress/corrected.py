@@ -24,6 +24,7 @@ from deepregress.inference import Inference
 from deepregress.linalg import Factor, Matrix, Vector, one_blas_thread
 from deepregress.marginal import Point, Problem, Slope
 from deepregress.objective import Objective, Unit
+from deepregress.penalty import as_matrix
 from deepregress.solvers.base import Solution
 from deepregress.solvers.newton import evaluate
 
@@ -51,8 +52,8 @@ class SmoothingUncertainty:
         -d2V / drho2.
     J : Matrix, (n_coef, n_hyper)
         Derivatives of the coefficients.
-    penalties : tuple of Matrix, each (n_coef, n_coef)
-        lam_j S_j of the estimated smoothing parameters.
+    penalties : tuple of (slice, Matrix)
+        Coefficients and lam_j S_j of each estimated smoothing parameter.
     prior : float
         Precision of the prior on rho in the third part of V_c.
     phi : float
@@ -63,7 +64,7 @@ class SmoothingUncertainty:
     estimated: tuple[int, ...]
     hessian: Matrix
     J: Matrix
-    penalties: tuple[Matrix, ...]
+    penalties: tuple[tuple[slice, Matrix], ...]
     prior: float
     phi: float
 
@@ -124,8 +125,8 @@ class SmoothingUncertainty:
         )
         total = np.zeros_like(P)
         Phi = []
-        for S in self.penalties:
-            half = np.tril(R @ S @ R.T)
+        for index, S in self.penalties:
+            half = np.tril(R[:, index] @ S @ R[:, index].T)
             half[np.diag_indices_from(half)] *= 0.5
             Phi.append(half)
         for j, left in enumerate(Phi):
@@ -181,15 +182,9 @@ class _Hyperparameters:
         problem = Problem.of(replace(objective, units=units), method=solution.criterion)
         return cls(problem, estimated)
 
-    def weighted(self, lam: Vector) -> tuple[Matrix, ...]:
-        n = self.problem.objective.n_coef
-        found = []
-        for j in self.estimated:
-            p = self.problem.penalties[j]
-            S = np.zeros((n, n))
-            S[p.index, p.index] = lam[j] * p.given.S
-            found.append(S)
-        return tuple(found)
+    def weighted(self, lam: Vector) -> tuple[tuple[slice, Matrix], ...]:
+        chosen = [(j, self.problem.penalties[j]) for j in self.estimated]
+        return tuple((p.index, lam[j] * as_matrix(p.given.S)) for j, p in chosen)
 
     def point_at(self, solution: Solution) -> Point:
         state = evaluate(self.problem.objective, solution.coef)

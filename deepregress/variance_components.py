@@ -18,7 +18,7 @@ import pandas as pd
 from deepregress.corrected import SmoothingUncertainty
 from deepregress.inference import normal_quantile
 from deepregress.linalg import Matrix, Vector
-from deepregress.penalty import PlacedPenalty
+from deepregress.penalty import PlacedPenalty, as_matrix
 from deepregress.prediction import Predictor, Predictors
 from deepregress.solvers.base import Solution
 from deepregress.terms.smooth import SmoothColumns
@@ -69,10 +69,14 @@ def raw_scale(unit: Predictor, p: PlacedPenalty) -> float:
         recipe = block.recipe
         if index.start != p.index.start or not isinstance(recipe, SmoothColumns):
             continue
-        own = p.S[: block.n_coef, : block.n_coef]
         for raw in recipe.basis.penalties:
-            S = raw if recipe.Z is None else recipe.Z.T @ raw @ recipe.Z
-            scale = float(np.trace(S) / np.trace(own))
+            if raw.ndim == 1 and p.S.ndim == 1 and recipe.Z is None:
+                S, own = raw, p.S[: block.n_coef]
+                scale = float(S.sum() / own.sum())
+            else:
+                S, own = as_matrix(raw), as_matrix(p.S)[: block.n_coef, : block.n_coef]
+                S = S if recipe.Z is None else recipe.Z.T @ S @ recipe.Z
+                scale = float(np.trace(S) / np.trace(own))
             if np.abs(S - scale * own).max() <= SAME * np.abs(S).max():
                 return scale
     return 1.0

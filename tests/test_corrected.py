@@ -68,7 +68,11 @@ def test_the_spread_is_that_of_the_moving_root(rows: pd.DataFrame) -> None:
         return np.linalg.inv(np.linalg.cholesky(P))
 
     h = 1e-5
-    moves = [(root(P + h * S) - root(P - h * S)) / (2 * h) for S in found.penalties]
+    moves = []
+    for index, S in found.penalties:
+        step = np.zeros_like(P)
+        step[index, index] = h * S
+        moves.append((root(P + step) - root(P - step)) / (2 * h))
     prior = np.linalg.inv(found.hessian + found.prior * np.eye(2))
     spread = sum(prior[j, k] * moves[j].T @ moves[k] for j in range(2) for k in range(2))
     wanted = found.J @ np.linalg.inv(found.hessian) @ found.J.T + spread
