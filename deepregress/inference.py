@@ -65,10 +65,11 @@ class Inference:
             H = Arrow.dense(nearest_semidefinite(H.A, S.A))
         factor = ArrowFactor.of(H + S)
         if factor is None:
-            raise FitError(
-                "the penalised Hessian is singular at the solution: some coefficients are not "
-                "identified (a separated response, or covariates that determine each other)"
+            why = solution.status.warning or (
+                "some coefficients are not identified (a separated response, or covariates that "
+                "determine each other)"
             )
+            raise FitError(f"the penalised Hessian is singular at the solution: {why}")
         inverse = factor.inverse()
         if not H.layout.entire:
             return cls(inverse, None, S, *_degrees_of_freedom(inverse, S))

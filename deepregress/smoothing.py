@@ -272,13 +272,16 @@ def _unbiased_dispersion(point: Point) -> Point:
 
 
 def _status(point: Point, gradient: float) -> Status:
+    objective = point.problem.objective
+    edge = objective.family.boundary(objective.eta(point.state.coef))
     if not point.converged:
-        return Status(False, "Newton steps did not reach the penalised maximum")
+        return Status(False, "Newton steps did not reach the penalised maximum", edge)
     # where V is flat to rounding the gradient cannot be brought further down
     if gradient > 500 * GRADIENT:
-        return Status(False, f"smoothing parameters not converged (|dV/dlog lam| {gradient:.2g})")
-    objective = point.problem.objective
-    return Status(True, "converged", objective.family.boundary(objective.eta(point.state.coef)))
+        return Status(
+            False, f"smoothing parameters not converged (|dV/dlog lam| {gradient:.2g})", edge
+        )
+    return Status(True, "converged", edge)
 
 
 def _solution(point: Point, status: Status, trace: tuple[Step, ...]) -> Solution:
@@ -320,10 +323,12 @@ def _reported_information(problem: Problem, state: State) -> Arrow:
 def _reported_loglik(problem: Problem, state: State) -> float:
     """The log-likelihood at the dispersion at which R reports it."""
     objective, d = problem.objective, problem.dispersion
-    if d is None:
-        return state.at.value
     family, response = objective.family, objective.response
+    if d is None and not family.penalised:
+        return state.at.value
     eta = objective.eta(state.coef)
+    if d is None:
+        return state.at.value + float(response.weights @ family.row_penalty(eta))
     parameter = family.parameter(str(family.dispersion))
     u = family.parameter_names.index(parameter.name)
     theta = float(parameter.link.inverse(np.float64(state.coef[d])))

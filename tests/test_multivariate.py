@@ -72,14 +72,17 @@ def test_density_is_scipys(name, d):
     if name in ("categorical", "multinomial"):
         p = scipy.special.softmax(np.column_stack([np.zeros(len(y)), columns]), axis=1)
         counts = y if y.ndim > 1 else np.eye(d)[y.astype(int)]
-        expected = [scipy.stats.multinomial(c.sum(), q).logpmf(c) for c, q in zip(counts, p)]
+        expected = [
+            scipy.stats.multinomial(c.sum(), q).logpmf(c) for c, q in zip(counts, p, strict=True)
+        ]
     elif name == "dirichlet":
-        expected = [scipy.stats.dirichlet(a).logpdf(v) for a, v in zip(columns, y)]
+        expected = [scipy.stats.dirichlet(a).logpdf(v) for a, v in zip(columns, y, strict=True)]
     else:
         S = fam.covariance(eta)
         np.testing.assert_allclose(np.sqrt(np.einsum("ijj->ij", S)), columns[:, d : 2 * d])
         expected = [
-            scipy.stats.multivariate_normal(m, s).logpdf(v) for m, s, v in zip(columns[:, :d], S, y)
+            scipy.stats.multivariate_normal(m, s).logpdf(v)
+            for m, s, v in zip(columns[:, :d], S, y, strict=True)
         ]
     np.testing.assert_allclose(fam.logpdf(y, eta), expected, rtol=1e-9, atol=1e-9)
 

@@ -44,7 +44,11 @@ EM_TOLERANCE = 1e-5
 """Relative gain of the log-likelihood at which EM is near enough for Newton to take over."""
 EM_ROWS = 5_000
 LEAST_ROWS = 3.0
-"""Posterior number of rows below which a component has collapsed: it then fits single rows."""
+"""Number of rows below which a component has collapsed: it then fits single rows."""
+COLLAPSED = 1e-3
+"""Standard deviation of a component, relative to the largest, that says the same."""
+NUMERICALLY_CERTAIN = 1e-8
+"""A class of probability 1 to this says that the likelihood rises towards infinite coefficients."""
 
 
 def _two_normals() -> tuple[Family, ...]:
@@ -70,6 +74,7 @@ class Mixture(Family):
     name: ClassVar[str] = "mixture"
     about: ClassVar[str] = "mixture of other families, two normals unless mixture(...) says more"
     support: ClassVar[str] = "that of its components"
+    penalised: ClassVar[bool] = True
     further: ClassVar[Mapping[str, bool]] = {"class_prob": True, "gate_prob": False}
 
     @classmethod
@@ -146,6 +151,10 @@ class Mixture(Family):
         log_gate = self._log_gate(self.values(eta, rows))
         return total + self.entropy * tf.reduce_sum(tf.exp(log_gate) * log_gate, axis=1)
 
+    def row_penalty(self, eta: Matrix) -> Vector:
+        pi = self.gate_probabilities(eta)
+        return np.asarray(self.entropy * np.sum(scipy.special.entr(pi), axis=1))
+
     def in_support(self, y: Array) -> Array:
         return np.asarray(np.all([each.in_support(y) for each in self.components], axis=0))
 
@@ -212,14 +221,25 @@ class Mixture(Family):
         return {str(m + 1): found[:, m] for m in range(self.n_classes)}
 
     def boundary(self, eta: Matrix) -> str | None:
-        rows = self.gate_probabilities(eta).sum(axis=0)
-        small = [str(m + 1) for m in np.flatnonzero(rows < LEAST_ROWS)]
-        if not small:
-            return None
-        return (
-            f"component {', '.join(small)} of the mixture has fewer than {LEAST_ROWS:g} rows: it "
-            "is about to vanish or has collapsed onto single observations; use fewer components"
-        )
+        pi = self.gate_probabilities(eta)
+        own = [each.variance(self._own(eta, m)) for m, each in enumerate(self.components)]
+        sd = np.sqrt(np.mean(own, axis=1))
+        narrow = sd < COLLAPSED * sd.max()
+        small = pi.sum(axis=0) < LEAST_ROWS
+        if not self.discrete and narrow.any() or small.any():
+            which = np.flatnonzero(small if self.discrete else small | narrow)
+            return (
+                f"component {', '.join(str(m + 1) for m in which)} of the mixture has collapsed "
+                "onto single observations or tied ones, where the likelihood has no maximum, or is "
+                "about to vanish; use fewer components or another family"
+            )
+        certain = int(np.sum(pi.max(axis=1) > 1.0 - NUMERICALLY_CERTAIN))
+        if certain:
+            return (
+                f"the gate is certain of the class in {certain} of {len(eta)} rows: some of its "
+                "coefficients are infinite and their standard errors mean nothing"
+            )
+        return None
 
     # -- where fits start --------------------------------------------------------------------------
 
