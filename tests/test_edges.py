@@ -154,7 +154,7 @@ CASES = {
     "small units": fitted("normal", "y ~ s(x)", x=1e-12 * X, y=1e-15 * Y),
     "far from zero": fitted("normal", "y ~ s(x) + z", x=1e6 + X, z=1e5 + Z),
     "outlier": fitted("normal", "y ~ s(x)", y=np.where(FIRST, 1e8, Y)),
-    "outlier, two parameters": fitted("normal", LOC_SCALE, y=np.where(FIRST, 100.0, Y)),
+    "outlier, two parameters": fitted("normal", LOC_SCALE, y=np.where(FIRST, 10.0, Y)),
     "gap": fitted("normal", "y ~ s(x)", x=np.where(X > 0.5, X + 100, X)),
     "large counts": fitted("poisson", "count ~ s(x)", count=np.round(1e9 * np.exp(Y))),
     "one large count": warned("poisson", "count ~ s(x)", count=np.where(FIRST, 1e6, COUNT)),
