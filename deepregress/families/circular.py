@@ -55,7 +55,7 @@ class VonMises(Integrated):
 
     def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         # cos(d) - 1 = -2 sin(d / 2)^2
-        return self._log_density_at(values, tf.sin(0.5 * (y - values["loc"].value)) ** 2)
+        return self._log_density_at(values, tf.square(tf.sin(0.5 * (y - values["loc"].value))))
 
     def on_line(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         return tf.tan(0.5 * (y - values["loc"].value))

@@ -181,12 +181,12 @@ class Weibull(LogLocationScale):
 class Exponential(LogLocationScale):
     """Exponential distribution with scale, which is its mean.
 
-    f(y) = exp(-y / scale) / scale;  mean scale, variance scale^2.
+    f(y) = exp(-y / scale) / scale;  mean scale, variance scale^2. Standard errors are those of the
+    observed information, as in survival analysis (R's survreg), where responses are censored.
     """
 
     name: ClassVar[str] = "exponential"
     about: ClassVar[str] = "exponential, mean scale"
-    exponential: ClassVar[bool] = True
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -242,7 +242,7 @@ class InverseGaussian(Continuous):
         log_y, log_mean, log_phi = tf.math.log(y), values["mean"].log, values["dispersion"].log
         # (y - mean)^2 / (mean^2 y) without overflow or cancellation
         distance = 2.0 * tf.sinh(0.5 * (log_y - log_mean)) * tf.exp(-0.5 * (log_mean + log_phi))
-        return -HALF_LOG_2PI - 0.5 * (log_phi + 3.0 * log_y) - 0.5 * distance**2
+        return -HALF_LOG_2PI - 0.5 * (log_phi + 3.0 * log_y) - 0.5 * tf.square(distance)
 
     def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         a, b, twice = self._normal_arguments(values, y)

@@ -132,7 +132,7 @@ class SinhArcsinh(Continuous):
     def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         z, u = self._normal_score(values, y)
         log_cosh = u + softplus(-2.0 * u) - LOG_2
-        normal = log_cosh - 0.5 * tf.sinh(u) ** 2 - HALF_LOG_2PI
+        normal = log_cosh - 0.5 * tf.square(tf.sinh(u)) - HALF_LOG_2PI
         return normal - values["scale"].log - 0.5 * tf.math.log1p(z * z)
 
     def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:

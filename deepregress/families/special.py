@@ -15,11 +15,12 @@ References: Abramowitz & Stegun (1972), 6.1.40 (Stirling), 9.6 and 9.7.1 (Bessel
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from deepregress.bijectors import Map, Tensor
+from deepregress.bijectors import Tensor
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -104,20 +105,50 @@ def log_gamma(x: Tensor) -> Tensor:
 
 def log1p_ratio(u: Tensor) -> Tensor:
     """log(1 + u) / u of u > -1, which is 1 at 0."""
-    coefficients = [(-1.0) ** k / (k + 1.0) for k in range(_SERIES_TERMS)]
-    return _through_zero(u, coefficients, lambda v: tf.math.log1p(v) / v)
+    return _ratio(u, 0, _log1p_derivative, lambda k: (-1.0) ** k / (k + 1.0))
 
 
 def expm1_ratio(u: Tensor) -> Tensor:
     """(exp(u) - 1) / u, which is 1 at 0."""
-    coefficients = [1.0 / math.factorial(k + 1) for k in range(_SERIES_TERMS)]
-    return _through_zero(u, coefficients, lambda v: tf.math.expm1(v) / v)
+    return _ratio(u, 0, _expm1_derivative, lambda k: 1.0 / math.factorial(k + 1))
 
 
-def _through_zero(u: Tensor, coefficients: list[float], formula: Map) -> Tensor:
-    near = tf.abs(u) < _SERIES_WITHIN
-    series = _horner(tf.where(near, u, tf.zeros_like(u)), coefficients)
-    return tf.where(near, series, formula(tf.where(near, tf.ones_like(u), u)))
+def _log1p_derivative(u: Tensor, order: int) -> Tensor:
+    if order == 0:
+        return tf.math.log1p(u)
+    return (-1.0) ** (order - 1) * math.factorial(order - 1) * _power(1.0 / (1.0 + u), order)
+
+
+def _expm1_derivative(u: Tensor, order: int) -> Tensor:
+    return tf.math.expm1(u) if order == 0 else tf.exp(u)
+
+
+def _ratio(
+    u: Tensor,
+    order: int,
+    derivative: Callable[[Tensor, int], Tensor],
+    coefficient: Callable[[int], float],
+) -> Tensor:
+    """A derivative of g(u) = f(u) / u: u g^(k) + k g^(k-1) = f^(k), or near 0 the series of g."""
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def of(u: Tensor) -> Any:
+        near = tf.abs(u) < _SERIES_WITHIN
+        terms = range(order, order + _SERIES_TERMS)
+        series = _horner(
+            tf.where(near, u, tf.zeros_like(u)),
+            [coefficient(k) * math.perm(k, order) for k in terms],
+        )
+        far = tf.where(near, tf.ones_like(u), u)
+        value = derivative(far, 0) / far
+        for k in range(1, order + 1):
+            value = (derivative(far, k) - k * value) / far
+        return (
+            tf.where(near, series, value),
+            lambda upstream: upstream * _ratio(u, order + 1, derivative, coefficient),
+        )
+
+    return of(u)
 
 
 def _horner(x: Tensor, coefficients: list[float] | tuple[float, ...]) -> Tensor:

@@ -61,7 +61,6 @@ class Tweedie(Integrated):
     name: ClassVar[str] = "tweedie"
     about: ClassVar[str] = "Tweedie with exact zeros, variance dispersion * mean^power"
     support: ClassVar[str] = "finite numbers >= 0"
-    exponential: ClassVar[bool] = True
     extra: ClassVar[tuple[str, ...]] = ("dispersion", "power")
 
     @classmethod
@@ -203,11 +202,11 @@ def _log_series(log_y: Tensor, log_phi: Tensor, q: Tensor) -> Tensor:
     at, shape = tf.stop_gradient(log_peak), tf.stop_gradient(a)
     jet = _log_sum(at, shape)
     x, z = log_peak - at, a - shape
-    first = jet["10"] * x + jet["01"] * z
-    second = 0.5 * jet["20"] * x**2 + jet["11"] * x * z + 0.5 * jet["02"] * z**2
-    third = jet["30"] * x**3 / 6.0 + 0.5 * jet["21"] * x**2 * z
-    third += 0.5 * jet["12"] * x * z**2 + jet["03"] * z**3 / 6.0
-    return jet["00"] + first + second + third + 0.5 * tf.math.log(a) - _LOG_2PI
+    # products, not powers: the third derivative of tf.pow(x, 2) at 0 is 0 * inf
+    by_peak = jet["10"] + x * (0.5 * jet["20"] + x * jet["30"] / 6.0 + 0.5 * z * jet["21"])
+    by_shape = jet["01"] + z * (0.5 * jet["02"] + z * jet["03"] / 6.0 + 0.5 * x * jet["12"])
+    value = jet["00"] + x * by_peak + z * by_shape + x * z * jet["11"]
+    return value + 0.5 * tf.math.log(a) - _LOG_2PI
 
 
 def _log_sum(log_peak: Tensor, a: Tensor) -> dict[str, Tensor]:
