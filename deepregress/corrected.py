@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.linalg
 
+from deepregress.errors import FitError
 from deepregress.inference import Inference
 from deepregress.linalg import Factor, Matrix, Vector, one_blas_thread
 from deepregress.marginal import Point, Problem, Slope
@@ -38,6 +39,8 @@ along it any more."""
 PRIOR_PRECISION, PRIOR_PRECISION_SEVERAL = 0.1, 0.02
 """Of rho in V*_rho where one predictor is modelled, and where several are, as in mgcv."""
 MAX_STEPS = 20
+LARGEST = 5000
+"""Coefficients up to which V_c is computed: it is dense, and so is the root of P."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +55,8 @@ class SmoothingUncertainty:
         -d2V / drho2.
     J : Matrix, (n_coef, n_hyper)
         Derivatives of the coefficients.
-    penalties : tuple of (slice, Matrix)
-        Coefficients and lam_j S_j of each estimated smoothing parameter.
+    penalties : tuple of (slice, Matrix or Vector)
+        Coefficients and lam_j S_j, or its diagonal, of each estimated smoothing parameter.
     prior : float
         Precision of the prior on rho in the third part of V_c.
     phi : float
@@ -64,7 +67,7 @@ class SmoothingUncertainty:
     estimated: tuple[int, ...]
     hessian: Matrix
     J: Matrix
-    penalties: tuple[tuple[slice, Matrix], ...]
+    penalties: tuple[tuple[slice, Matrix | Vector], ...]
     prior: float
     phi: float
 
@@ -126,7 +129,7 @@ class SmoothingUncertainty:
         total = np.zeros_like(P)
         Phi = []
         for index, S in self.penalties:
-            half = np.tril(R[:, index] @ S @ R[:, index].T)
+            half = np.tril(R[:, index] @ as_matrix(S) @ R[:, index].T)
             half[np.diag_indices_from(half)] *= 0.5
             Phi.append(half)
         for j, left in enumerate(Phi):
@@ -154,10 +157,21 @@ class CorrectedInference:
     def of(
         cls, uncertainty: SmoothingUncertainty, solution: Solution, inference: Inference
     ) -> CorrectedInference:
-        """Correct V_p and the degrees of freedom of a solution."""
-        added = uncertainty.added(inference.cov)
+        """Correct V_p and the degrees of freedom of a solution.
+
+        Raises
+        ------
+        FitError
+            There are more than LARGEST coefficients.
+        """
+        if uncertainty.estimated and len(solution.coef) > LARGEST:
+            raise FitError(
+                f"the covariance corrected for smoothing parameters is dense: it is computed for "
+                f"{LARGEST} coefficients at most, this model has {len(solution.coef)}"
+            )
         if not uncertainty.estimated:
             return cls(inference.cov, inference.edf)
+        added = uncertainty.added(inference.cov)
         factor = Factor.of(inference.cov)
         P = np.linalg.inv(inference.cov) if factor is None else factor.inverse()
         edf = inference.edf + np.sum(added * (P - solution.S), axis=1)
@@ -182,9 +196,9 @@ class _Hyperparameters:
         problem = Problem.of(replace(objective, units=units), method=solution.criterion)
         return cls(problem, estimated)
 
-    def weighted(self, lam: Vector) -> tuple[tuple[slice, Matrix], ...]:
+    def weighted(self, lam: Vector) -> tuple[tuple[slice, Matrix | Vector], ...]:
         chosen = [(j, self.problem.penalties[j]) for j in self.estimated]
-        return tuple((p.index, lam[j] * as_matrix(p.given.S)) for j, p in chosen)
+        return tuple((p.index, lam[j] * p.given.S) for j, p in chosen)
 
     def point_at(self, solution: Solution) -> Point:
         state = evaluate(self.problem.objective, solution.coef)

@@ -128,6 +128,21 @@ def test_limits_widen_with_the_level(rows: pd.DataFrame) -> None:
         model.variance_components(level=95)  # type: ignore[arg-type]
 
 
+def test_many_levels(rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns kept by level give what dense ones do; V_c of too many is refused."""
+    dense = fit("y ~ s(x) + (1 | g)", rows)
+    monkeypatch.setattr("deepregress.basis.base.MANY_COLUMNS", 5)
+    levels = fit("y ~ s(x) + (1 | g)", rows)
+    assert levels.solution.information.layout.levels.size
+    assert not dense.solution.information.layout.levels.size
+    ours, theirs = levels.variance_components(), dense.variance_components()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+    assert levels.edf2_total == pytest.approx(dense.edf2_total, rel=1e-4)
+    monkeypatch.setattr("deepregress.corrected.LARGEST", 10)
+    with pytest.raises(FitError, match="10 coefficients at most"):
+        _ = fit("y ~ s(x) + (1 | g)", rows).cov_corrected
+
+
 def test_a_model_without_its_rows_says_so(rows: pd.DataFrame, tmp_path) -> None:  # noqa: ANN001
     fit("y ~ s(x)", rows).save(tmp_path / "model.zip", data=False)
     with pytest.raises(PredictionError, match="without its training rows"):
