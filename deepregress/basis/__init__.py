@@ -19,7 +19,6 @@ A further basis is a module of this folder that registers its constructor, impor
 """
 
 from deepregress.basis import (
-    adaptive,
     bspline,
     cubic,
     cyclic,
@@ -63,7 +62,6 @@ __all__ = [
     "RandomEffect",
     "Tensor",
     "ThinPlate",
-    "adaptive",
     "bspline",
     "centre",
     "construct",

@@ -1,7 +1,10 @@
-"""Penalised B-splines: P-splines `bs="ps"` and derivative penalties `bs="bs"` (METHODS 2).
+"""Penalised B-splines: `bs="ps"`, `"bs"` (derivative penalties), `"ad"` (adaptive); METHODS 2.
 
     ps  m = (m0, m1): degree m0 + 1, S = D' D with the differences D = diff(I, m1)
     bs  m = (degree, q1, q2, ..): one S_l = integral of b^(q_l)(x) b^(q_l)(x)' dx for each order q_l
+    ad  the squared differences of ps weighted by w(p) = sum_j lam_j v_j(p), a P-spline in the
+        position p of the difference: S_j = D' diag(v_j) D for j = 1..m. Each smoothing parameter
+        rules its own stretch; as the v_j add up to one, equal ones mean ps. m = 2: w is a line
 
 with polynomials of degree < m1, or < min(q), in the null space (for m1 <= degree + 1). The
 k - degree + 1 inner knots span the range of the data, widened by 0.1 % at both ends, in equal
@@ -10,10 +13,12 @@ knots, by Gauss-Legendre quadrature that is exact for the pieces. Beyond the inn
 goes on as the straight line with its value and slope at the end.
 
 References: Eilers and Marx 1996, doi:10.1214/ss/1038425655; Wood 2017, sec. 5.3.3; Wood 2017,
-"P-splines with derivative based penalties", doi:10.1007/s11222-016-9666-x.
+"P-splines with derivative based penalties", doi:10.1007/s11222-016-9666-x; sec. 5.3.5 (adaptive).
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from scipy.interpolate import BSpline
@@ -22,8 +27,13 @@ from deepregress.basis.base import BSplines, Request, register
 from deepregress.linalg import Matrix, Vector
 
 DEFAULT_K = 10
+ADAPTIVE_K = 40
 # mgcv's widening of the range at each end, as a fraction of the range.
 WIDENING = 0.001
+# Of adaptive splines: number of penalties, order of the differences; m of a straight line of
+# weights, and degree of their splines.
+ADAPTIVE_M, DIFFERENCE = 5, 2
+STRAIGHT, CUBIC = 2, 3
 
 
 @register("ps")
@@ -52,6 +62,34 @@ def b_spline(request: Request) -> BSplines:
     knots = _knots(request, x, k, degree)
     penalties = tuple(integrated_penalty(knots, degree, order) for order in orders)
     return BSplines(knots, degree, penalties, null_dim=min(orders))
+
+
+@register("ad")
+def adaptive_spline(request: Request) -> BSplines:
+    """Construct the adaptive P-spline of one covariate; m is the number of penalties."""
+    (m, *rest) = request.orders(ADAPTIVE_M)
+    k = request.size(ADAPTIVE_K, m + DIFFERENCE, "m + 2")
+    if rest or m < 1:
+        raise request.refuse(
+            f"basis 'ad' needs m >= 1, the number of its smoothing parameters, got {request.m}."
+        )
+    spline = p_spline(replace(request, m=None, k=k))
+    D = np.diff(np.eye(k), n=DIFFERENCE, axis=0)
+    penalties = tuple(D.T @ (v[:, None] * D) for v in _weights(k, m, request.label).T)
+    return BSplines(spline.knots, spline.degree, penalties, null_dim=DIFFERENCE)
+
+
+def _weights(k: int, m: int, label: str) -> Matrix:
+    """Return v_j at the positions of the differences, (k - 2, m): as in mgcv for m = 2, too."""
+    position = np.arange(1.0, k - DIFFERENCE + 1.0)
+    if m == 1:
+        return np.ones((len(position), 1))
+    if m == STRAIGHT:
+        return np.column_stack([np.ones(len(position)), position / k])
+    degree = min(CUBIC, m - 1)
+    return p_spline(Request("ps", position[:, None], m, (degree - 1, 1), None, label)).evaluate(
+        position
+    )
 
 
 def integrated_penalty(knots: Vector, degree: int, order: int) -> Matrix:
