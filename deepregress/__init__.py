@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from deepregress.fitted import load as load
     from deepregress.model import fit as fit
     from deepregress.solvers.base import Training as Training
+    from deepregress.sparse_path import path as path
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ _HOME = {
     "load": "deepregress.fitted",
     "mixture": "deepregress.families.mixture",
     "networks": "deepregress.networks",
+    "path": "deepregress.sparse_path",
 }
 
 __all__ = [

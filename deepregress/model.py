@@ -147,20 +147,10 @@ def fit(
         orthogonalize=orthogonalize,
         verbose=verbose,
     )
-    solution = fitted.solution
-    if not solution.status.converged:
-        warn(ConvergenceWarning(solution.status.message))
-    if solution.status.warning is not None:
-        warn(ConvergenceWarning(solution.status.warning))
-    return FittedModel(
-        formula=bound.formula,
-        family=objective.family,
-        designs=designs,
-        frame=bound.frame,
-        response=objective.response,
-        solution=solution,
-        inference=fitted.inference,
-        deep=deep,
+    return fitted_model(
+        bound,
+        fitted,
+        deep,
         seed=seed,
         method=method,
         settings={"orthogonalize": orthogonalize, "training": training or Training()},
@@ -225,6 +215,36 @@ def bind(
     designs = build_designs(parsed, frame, given.parameter_names, select=select)
     objective, inputs = assemble(given, response, designs, frame)
     return Bound(_texts(parsed), frame, designs, objective, inputs)
+
+
+def fitted_model(
+    bound: Bound,
+    fitted: Result,
+    deep: Deep | None,
+    *,
+    seed: int | None,
+    method: str,
+    settings: Mapping[str, Any],
+) -> FittedModel:
+    """Step 4 of `fit`, and its warnings."""
+    status = fitted.solution.status
+    if not status.converged:
+        warn(ConvergenceWarning(status.message))
+    if status.warning is not None:
+        warn(ConvergenceWarning(status.warning))
+    return FittedModel(
+        formula=bound.formula,
+        family=bound.objective.family,
+        designs=bound.designs,
+        frame=bound.frame,
+        response=bound.objective.response,
+        solution=fitted.solution,
+        inference=fitted.inference,
+        deep=deep,
+        seed=seed,
+        method=method,
+        settings=settings,
+    )
 
 
 def _check_choice(argument: str, given: object, allowed: Sequence[str]) -> None:

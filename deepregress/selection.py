@@ -39,7 +39,8 @@ MOST_EDF, MOST_CHOSEN = 0.8, 0.5
 """Degrees of freedom, as shares of N, at which a path ends and up to which bic and ebic choose."""
 EBIC = 0.5
 """gamma of the extended BIC."""
-DISPERSION_STEPS = 50
+DISPERSION_STEPS, DISPERSION_GAIN = 50, 1e-6
+"""Of Newton in a constant dispersion; log-likelihood that it leaves."""
 
 Split = Iterable[tuple[Array, Array]]
 """Rows to fit and rows to judge by, fold after fold."""
@@ -123,19 +124,19 @@ def lam_of_terms(model: SparseModel, lam: float) -> Vector:
 
 def fit_path(model: SparseModel, values: Vector) -> LamPath:
     """Fit at each of the descending `values` of lam, each from the one before."""
-    products = CrossProducts(model.objective)
+    products, dispersion = CrossProducts(model.objective), Dispersion(model)
     fits: list[Fit] = []
     rows: list[tuple[float, float, int]] = []
+    fit = None
     with one_blas_thread():
         for lam in values:
-            start = fits[-1] if fits else None
-            fit = fit_at(model, lam_of_terms(model, float(lam)), start, products=products, rounds=1)
+            fit = fit_at(model, lam_of_terms(model, float(lam)), fit, products=products, rounds=1)
             used = _edf(model, fit, products)
             if fits and used > MOST_EDF * model.weight:
                 break
             norms, _ = model.terms.penalty(fit.lam, 1.0)
             selected = int(np.count_nonzero(norms.norms(fit.c)))
-            rows.append((used, _loglik(model, fit), selected))
+            rows.append((used, dispersion.loglik(fit), selected))
             fits.append(fit.slim())
     edf, loglik, n_selected = (np.array(column) for column in zip(*rows, strict=True))
     bic = -2.0 * loglik + np.log(model.weight) * edf
@@ -154,55 +155,56 @@ def _log_choose(n: int, k: Array) -> Vector:
 
 def _edf(model: SparseModel, fit: Fit, products: CrossProducts) -> float:
     """tr(P^-1 H) over the coefficients that are not zero, and one for each constant."""
-    state = fit.optimum.state
+    state, terms = fit.optimum.state, model.terms
     columns = model.active(state.c)
-    held = len(model.plain) - len(model.free)
+    singles = len(terms.term) == len(terms.coordinates.index)
+    if singles and np.all(terms.depth == 2) and np.all(terms.alpha == 1) and not model.smooth.any():
+        return float(len(columns))
     moved = np.setdiff1d(columns, np.setdiff1d(model.plain, model.free))
     bends = gate_penalties(model, fit.lam, state, second=True)
     rest = restricted(model.objective, columns, bends)
     lam = np.append(fit.setting.lam, 1.0 / fit.setting.phi)[rest.penalties]  # gates: -1, the last
     S = total_penalty(rest.objective, lam)
-    if not S.count_nonzero():
-        return float(len(columns))
     own = np.searchsorted(columns, moved)
-    H = products.of(moved, state.curvature)
+    H = products.of(moved, state.likelihood.curvature)
     factor = Factor.of(H + S[own][:, own].toarray())
     if factor is None:
         return float(len(columns))
-    return float(np.sum(factor.inverse() * H)) + held
+    return float(np.sum(factor.inverse() * H)) + len(columns) - len(moved)
 
 
-def _loglik(model: SparseModel, fit: Fit) -> float:
-    """Log-likelihood, at its maximum over a constant dispersion."""
-    objective, state = model.objective, fit.optimum.state
-    u = _dispersion_unit(model)
-    if u is None:
-        return state.loglik
-    weights, pair = objective.response.weights, _pair(len(objective.units), u)
-    eta = objective.eta(state.b)
-    best = -np.inf
-    for _ in range(DISPERSION_STEPS):
-        rowwise, g, W = objective.row_derivatives(eta)
-        value = float(weights @ rowwise)
-        gradient, information = float(weights @ g[:, u]), float(weights @ W[:, pair])
-        best = max(best, value)
-        step = gradient / information if information > 0 else np.sign(gradient)
-        if gradient * step < 1e-9 or not np.isfinite(value):
-            break
-        eta[:, u] += np.clip(step, -1.0, 1.0)
-    return best
+class Dispersion:
+    """Log-likelihoods along a path at their maxima over a constant dispersion, if there is one."""
 
+    def __init__(self, model: SparseModel) -> None:
+        self.objective = model.objective
+        family = model.objective.family
+        self.unit: int | None = None
+        if family.dispersion is not None and len(model.plain) > len(model.free):
+            self.unit = family.parameter_names.index(family.dispersion)
+        n_units = len(model.objective.units)
+        self._diagonal = sum(n_units - k for k in range(self.unit or 0))
+        self._last: float | None = None
 
-def _dispersion_unit(model: SparseModel) -> int | None:
-    family = model.objective.family
-    if family.dispersion is None or len(model.plain) == len(model.free):
-        return None
-    return family.parameter_names.index(family.dispersion)
-
-
-def _pair(n_units: int, u: int) -> int:
-    """Place of W_uu among the packed pairs."""
-    return sum(n_units - k for k in range(u))
+    def loglik(self, fit: Fit) -> float:
+        """Newton in the predictor of the dispersion, from the last one."""
+        state, u = fit.optimum.state, self.unit
+        if u is None:
+            return state.loglik
+        weights, eta = self.objective.response.weights, self.objective.eta(state.b)
+        if self._last is not None:
+            eta[:, u] = self._last
+        best = -np.inf
+        for _ in range(DISPERSION_STEPS):
+            rowwise, g, W = self.objective.row_derivatives(eta)
+            gradient, information = weights @ g[:, u], weights @ W[:, self._diagonal]
+            best = max(best, float(weights @ rowwise))
+            step = gradient / information if information > 0 else np.sign(gradient)
+            if not gradient * step > DISPERSION_GAIN:
+                break
+            eta[:, u] += np.clip(step, -1.0, 1.0)
+        self._last = float(eta[0, u])
+        return best
 
 
 # -- cross-validation ------------------------------------------------------------------------------
@@ -230,7 +232,7 @@ def cross_validate(
         judged = objective.on_rows(np.asarray(held_out))
         # where the rows of a fold allow no longer path, its last fit stands for the rest
         coef = fitted.coef[np.minimum(np.arange(len(path.lam)), len(fitted.lam) - 1)]
-        loss = _loss(judged, scaled=_dispersion_unit(model) is not None)
+        loss = _loss(judged, scaled=Dispersion(model).unit is not None)
         losses.append([loss(b) for b in coef])
         sizes.append(float(judged.response.weights.sum()))
     if len(losses) < 2:
@@ -269,6 +271,46 @@ def folds(n_obs: int, n_folds: int, seed: int = 0) -> list[tuple[Array, Array]]:
     order = np.random.default_rng(seed).permutation(n_obs)
     parts = np.array_split(order, n_folds)
     return [(np.sort(np.setdiff1d(order, part)), np.sort(part)) for part in parts]
+
+
+def selection_frequency(
+    objective: Objective,
+    found: Sequence[Placed],
+    values: Vector,
+    *,
+    method: str,
+    samples: int,
+    seed: int,
+) -> Matrix:
+    """How often each coefficient is not zero in fits to random halves of the rows.
+
+    Stability selection (Meinshausen & Buehlmann 2010, doi:10.1111/j.1467-9868.2010.00740.x): what
+    is selected in most halves at some lam of a short path is stable.
+
+    Parameters
+    ----------
+    objective : Objective
+    found : sequence of Placed
+    values : Vector, (n_lam,)
+        Descending.
+    method : {"REML", "ML"}
+    samples : int
+        Number of halves.
+    seed : int
+
+    Returns
+    -------
+    Matrix, (n_lam, n_coef)
+        Shares of the halves.
+    """
+    rng, half = np.random.default_rng(seed), objective.n_obs // 2
+    count = np.zeros((len(values), objective.n_coef))
+    for _ in range(samples):
+        rows = np.sort(rng.permutation(objective.n_obs)[:half])
+        model = SparseModel.of(objective.on_rows(rows), found, method=method)
+        coef = fit_path(model, values).coef
+        count += coef[np.minimum(np.arange(len(values)), len(coef) - 1)] != 0
+    return count / samples
 
 
 # -- the fit of a model ----------------------------------------------------------------------------

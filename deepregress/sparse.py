@@ -32,7 +32,8 @@ from deepregress.marginal import Problem
 from deepregress.objective import Objective, Unit
 from deepregress.penalty import PlacedPenalty
 from deepregress.smoothing import select
-from deepregress.solvers.sparse import Coordinates, Penalised, State, evaluate
+from deepregress.solvers.sparse import Coordinates, Likelihood, Penalised, State, state_at
+from deepregress.terms.smooth import check_memory
 
 STRAIGHT = 1e6
 """Largest smoothing parameter, relative to the balance of penalty and information: such a term is
@@ -186,6 +187,7 @@ class SparseModel:
         cls, objective: Objective, found: Sequence[Placed], *, method: str = "REML"
     ) -> SparseModel:
         """Standardise the columns and fit the model without sparse effects."""
+        objective = _without_levels(objective)
         with one_blas_thread():
             terms = Terms.of(objective, found)
             plain = np.setdiff1d(np.arange(objective.n_coef), terms.coordinates.index)
@@ -210,15 +212,33 @@ class SparseModel:
         """The objective at sparse lam (n_terms,) with the smoothing parameters of a setting."""
         norms, ridge = self.terms.penalty(lam, self.weight / at.phi)
         S = total_penalty(self.objective, at.lam)
-        return Penalised(self.objective, self.terms.coordinates, norms, ridge, S, self.free)
+        return Penalised(
+            self.objective, self.terms.coordinates, norms, ridge, S, self.free, self.sizes
+        )
 
     def largest(self) -> Vector:
         """The lam of each group above which it is zero while all others are, (n_groups,)."""
         one = np.ones(len(self.terms.given))
-        state = evaluate(self.penalised(one, self.null), self.null.b)
+        null = Likelihood.at(self.objective, self.null.b)
+        state = state_at(self.penalised(one, self.null), null)
         terms = replace(self.terms, alpha=np.maximum(self.terms.alpha, LEAST_ALPHA))
         norms, _ = terms.penalty(one, self.weight / self.null.phi)
         return smallest_strength(norms, state.sparse_gradient)
+
+    @cached_property
+    def sizes(self) -> Vector:
+        """Root mean squares of the columns of the coefficients `free`, (n_free,)."""
+        weights, found = self.objective.response.weights, []
+        for unit, index in zip(self.objective.units, self.objective.slices, strict=True):
+            own = self.free[(self.free >= index.start) & (self.free < index.stop)] - index.start
+            found.append(np.sqrt(weights @ unit.X[:, own] ** 2 / self.weight))
+        return np.asarray(np.maximum(np.concatenate(found), np.finfo(float).tiny))
+
+    @property
+    def estimated(self) -> bool:
+        """Whether there is a smoothing parameter to choose."""
+        every = (p for unit in self.objective.units for p in unit.penalties)
+        return any(p.sp is None for p in every)
 
     @cached_property
     def smooth(self) -> Array:
@@ -234,6 +254,24 @@ class SparseModel:
         return np.sort(np.concatenate([self.plain, self.terms.coordinates.index[c != 0]]))
 
 
+def _without_levels(objective: Objective) -> Objective:
+    """The objective with all columns as arrays, which working sets are cut from.
+
+    Raises
+    ------
+    DataError
+        Columns of a factor with very many levels do not fit into memory.
+    """
+    units = []
+    for unit in objective.units:
+        if unit.levels:
+            check_memory(objective.n_obs, unit.n_coef, "a random effect beside sparse terms")
+            X = np.ascontiguousarray(unit.matrix.columns(np.arange(unit.n_coef)))
+            unit = Unit(X, unit.offset, unit.penalties)
+        units.append(unit)
+    return replace(objective, units=tuple(units))
+
+
 def _balance(objective: Objective, b: Vector) -> Vector:
     """tr(X' W X) / tr(S) of each quadratic penalty, at b; (n_penalties,)."""
     W = objective.row_derivatives(objective.eta(b))[2] * objective.response.weights[:, None]
@@ -242,7 +280,8 @@ def _balance(objective: Objective, b: Vector) -> Vector:
         w = np.maximum(W[:, diagonal], 0.0)
         for p in unit.penalties:
             information = float(w @ (unit.X[:, p.index] ** 2).sum(axis=1))
-            found.append(max(information, np.finfo(float).tiny) / np.trace(p.S))
+            size = p.S.sum() if p.S.ndim == 1 else np.trace(p.S)
+            found.append(max(information, np.finfo(float).tiny) / size)
         diagonal += n_units - u
     return np.array(found)
 
@@ -258,10 +297,11 @@ def total_penalty(objective: Objective, lam: Vector) -> scipy.sparse.csr_array:
     rows, columns, values, number = [], [], [], 0
     for unit, index in zip(objective.units, objective.slices, strict=True):
         for p in unit.penalties:
-            i, j = np.nonzero(p.S)
-            rows.append(index.start + p.index.start + i)
-            columns.append(index.start + p.index.start + j)
-            values.append(lam[number] * p.S[i, j])
+            S = scipy.sparse.diags(p.S) if p.S.ndim == 1 else p.S
+            placed_S = scipy.sparse.coo_array(S)
+            rows.append(index.start + p.index.start + placed_S.row)
+            columns.append(index.start + p.index.start + placed_S.col)
+            values.append(lam[number] * placed_S.data)
             number += 1
     shape = (objective.n_coef, objective.n_coef)
     if not number:

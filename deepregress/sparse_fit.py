@@ -30,7 +30,7 @@ from deepregress.marginal import Problem
 from deepregress.smoothing import select
 from deepregress.solvers.base import Solution, Status
 from deepregress.solvers.newton import evaluate
-from deepregress.solvers.sparse import CrossProducts, Optimum, State, solve
+from deepregress.solvers.sparse import CrossProducts, Likelihood, Optimum, State, solve
 from deepregress.sparse import (
     STRAIGHT,
     Restricted,
@@ -64,16 +64,17 @@ class Fit:
         """Standardised sparse coefficients."""
         return self.optimum.state.c
 
+    def likelihood(self, model: SparseModel) -> Likelihood:
+        """The likelihood there, evaluated again where the fit is slim."""
+        kept = self.optimum.state.likelihood
+        return kept if len(kept.curvature) else Likelihood.at(model.objective, kept.b)
+
     def slim(self) -> Fit:
-        """The fit without its gradients and the curvature of the rows."""
-        nothing = np.zeros(0)
-        state = replace(
-            self.optimum.state,
-            gradient=nothing,
-            sparse_gradient=nothing,
-            curvature=np.zeros((0, 0)),
-        )
-        return replace(self, optimum=replace(self.optimum, state=state))
+        """The fit without what only a solver needs of the rows."""
+        state, none = self.optimum.state, np.zeros(0)
+        likelihood = replace(state.likelihood, score=none, curvature=np.zeros((0, 0)))
+        slim = State(likelihood, state.c, state.loss, none, none)
+        return replace(self, optimum=replace(self.optimum, state=slim))
 
 
 def fit_at(
@@ -100,24 +101,25 @@ def fit_at(
     products = products or CrossProducts(model.objective)
     with one_blas_thread():
         setting = model.null if start is None else start.setting
-        near = setting.b
+        last = None if start is None else start.likelihood(model)
+        near = last or Likelihood.at(model.objective, setting.b)
         for larger in _approach(model, lam) if start is None else []:
             problem = model.penalised(larger, setting)
             problem = replace(problem, sparse=problem.sparse.lasso())
-            near = solve(problem, near, products).state.b
-        before = None if start is None else start.setting.b
-        optimum = solve(model.penalised(lam, setting), near, products, depth_start=before)
+            near = solve(problem, near, products).state.likelihood
+        problem = model.penalised(lam, setting)
+        optimum = solve(problem, near, products, second_start=last)
         settled, message = False, ""
         for _ in range(rounds):
             proposed, message = _settle(model, lam, optimum, setting)
             settled = proposed is None
             if proposed is None:
                 break
-            last, setting = optimum.state, proposed
-            optimum = solve(
-                model.penalised(lam, setting), setting.b, products, depth_start=setting.b
-            )
-            settled = _near(last, optimum.state)
+            before, setting = optimum.state, proposed
+            near = Likelihood.at(model.objective, setting.b)
+            problem = model.penalised(lam, setting)
+            optimum = solve(problem, near, products, second_start=near)
+            settled = _near(before, optimum.state)
             if settled:
                 break
     status = Status(True, "converged")
@@ -154,6 +156,8 @@ def _settle(
     The gates of smooths stay out: their own penalty takes the place, or REML could not tell the
     two apart. The coefficients it returns are where the next step 1 starts.
     """
+    if not model.estimated:
+        return None, ""
     columns = model.active(optimum.state.c)
     gates = [
         gate
@@ -240,7 +244,10 @@ def _at_optimum(model: SparseModel, fit: Fit) -> tuple[Restricted, Solution]:
     bends = gate_penalties(model, fit.lam, state, second=True)
     curved = restricted(model.objective, columns, bends, sp=sp).objective
     S = total_penalty(curved, found.lam).toarray()
-    return rest, replace(found, coef=state.b[columns], penalty=Arrow.dense(S))
+    # where there is a dispersion, R's conventions for it are in the log-likelihood that is found
+    loglik = state.loglik if found.dispersion is None else found.loglik
+    found = replace(found, coef=state.b[columns], loglik=loglik, penalty=Arrow.dense(S))
+    return rest, found
 
 
 def _with_dispersion(

@@ -40,8 +40,8 @@ DECREMENT = 1e-9
 """Penalised log-likelihood still to be gained before the last Newton step."""
 ROUNDING = 1e-13
 """Relative error of the objective that is rounding."""
-VIOLATION = 1e-9
-"""Distance from the subdifferential, per observation, at which a group may stay zero."""
+STATIONARY = 1e-10
+"""Distance from the optimality conditions, in units of the penalty, that counts as none."""
 LEAST_SET = 50
 """Groups that may enter the working set at once, or as many as it has."""
 GATES = 1e-10
@@ -90,6 +90,8 @@ class Penalised:
         Of the quadratic penalties on b.
     free : Array of int
         Coefficients without a sparse penalty that are estimated.
+    sizes : Vector, (n_free,)
+        Root mean squares of their columns.
     """
 
     objective: Objective
@@ -98,15 +100,40 @@ class Penalised:
     ridge: Vector = field(repr=False)
     S: scipy.sparse.csr_array = field(repr=False)
     free: Array = field(repr=False)
+    sizes: Vector = field(repr=False)
+
+    @property
+    def unit(self) -> float:
+        """Largest strength, in which violations are measured; that of lam = 1 where there is none.
+
+        Infinite strengths, of groups that are held at zero, do not count.
+        """
+        strength = self.sparse.strength + self.sparse.l1
+        return float(strength[np.isfinite(strength)].max(initial=0.0)) or self.weight
 
     @property
     def weight(self) -> float:
         """Sum of the rows' weights: the number of observations."""
         return float(self.objective.response.weights.sum())
 
-    def smooth_value(self, b: Vector, c: Vector) -> float:
-        """1/2 b' S b + 1/2 ridge c^2."""
-        return 0.5 * float(b @ (self.S @ b)) + 0.5 * float(self.ridge @ c**2)
+
+@dataclass(frozen=True, eq=False)
+class Likelihood:
+    """The log-likelihood at b (n_coef,), its gradient, and the weighted packed W of the rows."""
+
+    b: Vector
+    value: float
+    score: Vector = field(repr=False)
+    curvature: Matrix = field(repr=False)
+
+    @classmethod
+    def at(cls, objective: Objective, b: Vector) -> Likelihood:
+        """Evaluate it; one pass over the data."""
+        rowwise, g, W = objective.row_derivatives(objective.eta(b))
+        weights = objective.response.weights
+        g = g * weights[:, None]
+        score = np.concatenate([unit.X.T @ g[:, u] for u, unit in enumerate(objective.units)])
+        return cls(b, float(weights @ rowwise), score, W * weights[:, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,16 +141,24 @@ class State:
     """Coefficients and the objective there.
 
     `loss` is -l + quadratic penalties; `gradient` (n_coef,) its derivative in b (without `ridge`);
-    `sparse_gradient` (n_sparse,) its derivative in c, with it; `curvature` the rows' packed W.
+    `sparse_gradient` (n_sparse,) its derivative in c, with it.
     """
 
-    b: Vector
+    likelihood: Likelihood
     c: Vector
-    loglik: float
     loss: float
     gradient: Vector = field(repr=False)
     sparse_gradient: Vector = field(repr=False)
-    curvature: Matrix = field(repr=False)
+
+    @property
+    def b(self) -> Vector:
+        """Coefficients, (n_coef,)."""
+        return self.likelihood.b
+
+    @property
+    def loglik(self) -> float:
+        """Log-likelihood."""
+        return self.likelihood.value
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +169,8 @@ class Optimum:
     ----------
     state : State
     residual : float
-        Largest violation of the optimality conditions of any coefficient in standardised units,
-        per observation (the scale of lam).
+        Largest distance of any coefficient, in standardised units, from the optimality conditions,
+        as a share of the largest strength of the penalty.
     converged : bool
     """
 
@@ -144,19 +179,15 @@ class Optimum:
     converged: bool
 
 
-def evaluate(problem: Penalised, b: Vector, c: Vector | None = None) -> State:
-    """The state at b (n_coef,), and at its c (n_sparse,) where that is known to the last zero."""
-    objective, at = problem.objective, problem.coordinates
-    rowwise, g, W = objective.row_derivatives(objective.eta(b))
-    weights = objective.response.weights
-    score = g * weights[:, None]
-    gradient = -np.concatenate([unit.X.T @ score[:, u] for u, unit in enumerate(objective.units)])
-    gradient += problem.S @ b
+def state_at(problem: Penalised, likelihood: Likelihood, c: Vector | None = None) -> State:
+    """The state where the likelihood is known; c (n_sparse,) where it is, to the last zero."""
+    at, b = problem.coordinates, likelihood.b
     c = at.R @ b[at.index] if c is None else c
-    loglik = float(weights @ rowwise)
-    loss = -loglik + problem.smooth_value(b, c)
+    pull = problem.S @ b
+    gradient = pull - likelihood.score
+    loss = -likelihood.value + 0.5 * float(b @ pull) + 0.5 * float(problem.ridge @ c**2)
     sparse_gradient = at.T.T @ gradient[at.index] + problem.ridge * c
-    return State(b, c, loglik, loss, gradient, sparse_gradient, W * weights[:, None])
+    return State(likelihood, c, loss, gradient, sparse_gradient)
 
 
 class CrossProducts:
@@ -222,36 +253,38 @@ class CrossProducts:
 
 
 def solve(
-    problem: Penalised, start: Vector, products: CrossProducts, *, depth_start: Vector | None = None
+    problem: Penalised,
+    start: Likelihood,
+    products: CrossProducts,
+    *,
+    second_start: Likelihood | None = None,
 ) -> Optimum:
-    """Minimise the objective from `start` (n_coef,).
+    """Minimise the objective from `start`.
 
     Parameters
     ----------
     problem : Penalised
-    start : Vector, (n_coef,)
+    start : Likelihood
     products : CrossProducts
         Of the same objective; keeps what can be used again.
-    depth_start : Vector, (n_coef,), optional
-        A second start where D > 2; the lower minimum is taken. The first is that of D = 2.
+    second_start : Likelihood, optional
+        Another start where D > 2; the lower minimum is taken. The first is the optimum for D = 2.
     """
     if problem.sparse.convex:
         return _working_sets(problem, start, products)
-    groups = problem.sparse
-    lasso = replace(groups, depth=np.full(groups.n_groups, 2))
-    starts = [_working_sets(replace(problem, sparse=lasso), start, products).state.b]
-    if depth_start is not None:
-        starts.append(depth_start)
-    ends = [_gates(problem, b, products) for b in starts]
-    return min(ends, key=lambda end: end.state.loss + groups.value(end.state.c))
+    lasso = replace(problem, sparse=problem.sparse.lasso())
+    starts = [_working_sets(lasso, start, products).state.likelihood]
+    starts += [] if second_start is None else [second_start]
+    ends = [_gates(problem, each, products) for each in starts]
+    return min(ends, key=lambda end: end.state.loss + problem.sparse.value(end.state.c))
 
 
-def _gates(problem: Penalised, start: Vector, products: CrossProducts) -> Optimum:
+def _gates(problem: Penalised, start: Likelihood, products: CrossProducts) -> Optimum:
     """Step 4: group lassos whose strengths are the outer gates of the last one."""
-    state, converged = evaluate(problem, start), False
+    state, converged = state_at(problem, start), False
     for _ in range(MAX_GATES):
         held = replace(problem, sparse=problem.sparse.outer_gates(state.c))
-        last, state = state, _working_sets(held, state.b, products).state
+        last, state = state, _working_sets(held, state.likelihood, products).state
         moved = np.abs(state.c - last.c).max(initial=0.0)
         if moved <= GATES * np.abs(state.c).max(initial=0.0):
             converged = True
@@ -260,32 +293,26 @@ def _gates(problem: Penalised, start: Vector, products: CrossProducts) -> Optimu
 
 
 def residual(problem: Penalised, state: State) -> float:
-    """Distance from the optimality conditions, per observation; see `Optimum`."""
+    """Distance from the optimality conditions; see `Optimum`."""
     sparse = problem.sparse.violation(state.c, state.sparse_gradient)
-    size = np.sqrt(np.maximum(_diagonal(problem, state), np.finfo(float).tiny))
-    unpenalised = np.abs(state.gradient[problem.free]) / size
-    largest = max(sparse.max(initial=0.0), unpenalised.max(initial=0.0))
-    return float(largest / problem.weight)
+    return max(float(sparse.max(initial=0.0)), _slope(problem, state)) / problem.unit
 
 
-def _diagonal(problem: Penalised, state: State) -> Vector:
-    """Mean square of each free column: what makes its gradient that of a column of size 1."""
-    weights = problem.objective.response.weights
-    squares = [weights @ unit.X**2 for unit in problem.objective.units]
-    return np.asarray(np.concatenate(squares)[problem.free] / problem.weight)
+def _slope(problem: Penalised, state: State) -> float:
+    """Largest derivative in a free coefficient, for columns of mean square one."""
+    slopes = np.abs(state.gradient[problem.free]) / problem.sizes
+    return float(slopes.max(initial=0.0))
 
 
-def _working_sets(problem: Penalised, start: Vector, products: CrossProducts) -> Optimum:
+def _working_sets(problem: Penalised, start: Likelihood, products: CrossProducts) -> Optimum:
     """Steps 1 to 3."""
-    state = evaluate(problem, start)
-    groups, tolerance = problem.sparse, VIOLATION * problem.weight
-    working = groups.norms(state.c) > 0
+    state, groups = state_at(problem, start), problem.sparse
     always = groups.strength + groups.l1 == 0.0
-    working |= always
+    working = (groups.norms(state.c) > 0) | always
     converged = False
     for _ in range(MAX_SETS):
         violation = np.where(working, 0.0, groups.violation(state.c, state.sparse_gradient))
-        wrong = np.flatnonzero(violation > tolerance)
+        wrong = np.flatnonzero(violation > STATIONARY * problem.unit)
         most = max(LEAST_SET, int(working.sum()))
         working[wrong[np.argsort(-violation[wrong])[:most]]] = True
         if converged and not len(wrong):
@@ -305,6 +332,9 @@ def _newton(
     inside = np.flatnonzero(np.isin(problem.coordinates.group, groups))
     sparse = problem.sparse.restrict(groups)
     for _ in range(MAX_STEPS):
+        wrong = sparse.violation(state.c[inside], state.sparse_gradient[inside])
+        if max(wrong.max(initial=0.0), _slope(problem, state)) <= STATIONARY * problem.unit:
+            return state, True
         step = _Step.of(problem, state, inside, sparse, products)
         if not step.gain > -ROUNDING * (abs(state.loss) + problem.weight):
             return state, False
@@ -354,7 +384,7 @@ def _projected(
     problem: Penalised, state: State, inside: Array, products: CrossProducts
 ) -> tuple[Factor, Matrix, Matrix]:
     """Factor of P_uu, P_uc, and Q = P_cc - P_cu P_uu^-1 P_uc, where needed of convex rows."""
-    at, n_free = problem.coordinates, len(problem.free)
+    at, n_free, W = problem.coordinates, len(problem.free), state.likelihood.curvature
     T = at.T[inside][:, inside]
     columns = np.concatenate([problem.free, at.index[inside]])
     S = problem.S[columns][:, columns].toarray()
@@ -369,9 +399,9 @@ def _projected(
         Q = cc - uc.T @ uu.solve(uc)
         return uu, uc, (Q + Q.T) / 2.0
 
-    parts = split(products.of(columns, state.curvature), 0.0)
-    if parts is None or not _semidefinite(parts[2], state.curvature):
-        convex = CrossProducts(problem.objective).of(columns, positive_part(state.curvature))
+    parts = split(products.of(columns, W), 0.0)
+    if parts is None or not _semidefinite(parts[2], W):
+        convex = CrossProducts(problem.objective).of(columns, positive_part(W))
         size = 0.0
         parts = split(convex, size)
         while parts is None:
@@ -398,7 +428,7 @@ def _search(problem: Penalised, state: State, step: _Step) -> State | None:
         b = state.b.copy()
         b[problem.free] += scale * step.free
         b[at.index] = at.T @ c
-        trial = evaluate(problem, b, c)
+        trial = state_at(problem, Likelihood.at(problem.objective, b), c)
         after = trial.loss + problem.sparse.value(trial.c)
         if np.isfinite(after) and after <= before + slack:
             return trial
