@@ -265,8 +265,8 @@ class FittedModel(Estimates):
             return _indexed(table, newdata)
         eta = self._eta(newdata, frame, excluded)
         if which in self.family.further:
-            y = self._response(newdata).y if self.family.further[which] else None
-            return _indexed(quantities.further(self.family, which, eta, y), newdata)
+            rows = self._response(newdata).rows() if self.family.further[which] else {}
+            return _indexed(quantities.further(self.family, which, eta, rows), newdata)
         cov = self._predictors.eta_cov(frame, excluded) if error.wanted else None
         if cov is not None and which in ("median", *quantities.SMOOTH_AT):
             return _indexed(self._at_with_error(newdata, which, (eta, cov), at, error), newdata)

@@ -14,7 +14,7 @@ References: Oehlert (1992), doi:10.2307/2684406 (delta method).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,9 +101,11 @@ def _refuse_vectors(family: Family, which: str) -> None:
         )
 
 
-def further(family: Family, which: str, eta: Matrix, y: Array | None) -> Array | pd.DataFrame:
+def further(
+    family: Family, which: str, eta: Matrix, rows: Mapping[str, Array]
+) -> Array | pd.DataFrame:
     """A quantity that only this family has: an array (n_obs, ...), or a table by column."""
-    answer = family.further_quantity(which, eta, y)
+    answer = family.further_quantity(which, eta, rows)
     return pd.DataFrame(answer) if isinstance(answer, dict) else answer
 
 

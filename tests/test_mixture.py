@@ -245,6 +245,25 @@ def test_censored_rows_of_a_mixture():
     np.testing.assert_allclose(theta[["scale[1]", "scale[2]"]], [0.3, 0.3], atol=0.04)
 
 
+def test_a_mixture_of_binomials_counts_the_trials():
+    g = rng(0)
+    trials = g.integers(5, 30, 600)
+    first = g.random(600) < 0.4
+    s = g.binomial(trials, np.where(first, 0.2, 0.8))
+    data = {"s": s.astype(float), "f": (trials - s).astype(float)}
+    model = dr.fit("cbind(s, f) ~ 1", data, dr.mixture("binomial", "binomial"))
+    theta = model.predict(which="params").iloc[0]
+    np.testing.assert_allclose(theta[["prob[1]", "prob[2]"]], [0.2, 0.8], atol=0.02)
+    pi = model.predict(which="gate_prob").iloc[0].to_numpy()
+    joint = pi * np.column_stack(
+        [scipy.stats.binom.pmf(s, trials, theta[f"prob[{m}]"]) for m in (1, 2)]
+    )
+    expected = joint / joint.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.predict(which="class_prob"), expected, rtol=1e-7)
+    z = model.residuals()
+    assert scipy.stats.kstest(z, "norm").pvalue > 1e-3
+
+
 def test_entropy_penalty_sharpens_the_classes():
     data, plain = faithful()
     one = rng(1).normal(size=400)

@@ -119,7 +119,7 @@ def test_start_values_of_mvn_are_the_moments(d):
     np.testing.assert_allclose(fam.mean(eta)[0], y.mean(axis=0), rtol=1e-9)
     np.testing.assert_allclose(fam.covariance(eta)[0], np.cov(y.T, ddof=0), rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(
-        fam.further_quantity("correlation", eta, None)[0], np.corrcoef(y.T), atol=1e-9
+        fam.further_quantity("correlation", eta, {})[0], np.corrcoef(y.T), atol=1e-9
     )
 
 

@@ -173,9 +173,9 @@ class Family(ABC):
         raise FamilyError(f"family {self.name!r} has no quantile residuals")
 
     def further_quantity(
-        self, which: str, eta: Matrix, y: Array | None
+        self, which: str, eta: Matrix, rows: Mapping[str, Array]
     ) -> Array | dict[str, Vector]:
-        """One of the quantities in `further`: an array (n_obs, ...), or columns by name."""
+        """One quantity of `further`: (n_obs, ...), or columns by name; `rows` of the response."""
         raise FamilyError(f"family {self.name!r} has no {which!r}")
 
     def classes(self, levels: tuple[str, ...] | None) -> tuple[tuple[str, ...], Vector]:

@@ -213,11 +213,11 @@ class Mixture(Family):
         return np.asarray(found), np.asarray(total)
 
     def further_quantity(
-        self, which: str, eta: Matrix, y: Array | None
+        self, which: str, eta: Matrix, rows: Mapping[str, Array]
     ) -> Array | dict[str, Vector]:
         found = self.gate_probabilities(eta)
-        if which == "class_prob" and y is not None:
-            found, _ = self.posterior({"lower": y}, eta)
+        if which == "class_prob":
+            found, _ = self.posterior(rows, eta)
         return {str(m + 1): found[:, m] for m in range(self.n_classes)}
 
     def boundary(self, eta: Matrix) -> str | None:

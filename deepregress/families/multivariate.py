@@ -86,7 +86,7 @@ class VectorFamily(Family):
         """Cov(y), (n_obs, d, d)."""
         return np.asarray(self.distribution(eta).covariance().numpy())
 
-    def further_quantity(self, which: str, eta: Matrix, y: Array | None) -> Array:
+    def further_quantity(self, which: str, eta: Matrix, rows: Mapping[str, Array]) -> Array:
         covariance = self.covariance(eta)
         if which == "covariance":
             return covariance
