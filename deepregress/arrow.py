@@ -247,8 +247,8 @@ class ArrowFactor:
         G, logdet = blocks
         B = np.zeros((*P.layout.levels.shape, len(P.A))) if P.B is None else P.B
         C = G * B if G.shape[1] == 1 else G @ B
-        p = len(P.A)
-        T = P.A - B.reshape(-1, p).T @ C.reshape(-1, p)
+        rows, p = P.layout.levels.size, len(P.A)
+        T = P.A - B.reshape(rows, p).T @ C.reshape(rows, p)
         T = (T + T.T) / 2.0
         # what is left of a diagonal entry must be more than the rounding of the difference
         if np.any(np.diagonal(T) <= p * _EPS * np.diagonal(P.A)):

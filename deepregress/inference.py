@@ -114,8 +114,8 @@ def _degrees_of_freedom(V: Inverse, S: Arrow) -> tuple[Vector, Vector]:
     """
     layout, W = V.layout, V.V
     blocks, own = V.level_blocks(), S.D
-    C, width = V.C, len(layout.dense)
-    T = S.A + C.reshape(-1, width).T @ (own @ C).reshape(-1, width)
+    C, shape = V.C, (layout.levels.size, len(layout.dense))
+    T = S.A + C.reshape(shape).T @ (own @ C).reshape(shape)
     N = blocks - V.G
     GS = V.G @ own
     middle = (V.CV @ T) @ V.CV.transpose(0, 2, 1)

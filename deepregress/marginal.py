@@ -289,7 +289,8 @@ class PenaltyTraces:
                 self._products[j] = at, V[:, at] * on_dense[at]
             else:
                 C, width = self._V.C, len(layout.dense)
-                T = (C * s[:, :, None]).reshape(-1, width).T @ C.reshape(-1, width)
+                shape = (layout.levels.size, width)
+                T = (C * s[:, :, None]).reshape(shape).T @ C.reshape(shape)
                 self._products[j] = np.arange(width), V @ (T + np.diag(on_dense))
         return self._products[j]
 

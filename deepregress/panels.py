@@ -147,7 +147,7 @@ class Source:
         unit, label = self.predictors.units[place.unit], place.labels[0]
         block, _ = unit.blocks[label]
         at, estimate = unit.places[label], self.predictors.estimate
-        se = np.sqrt(np.diagonal(estimate.cov)[at])
+        se = np.sqrt(estimate.V.diagonal()[at])
         width = normal_quantile(level) * se
         value = estimate.coef[at]
         table = pd.DataFrame(

@@ -26,6 +26,7 @@ from deepregress.goodness import Fit, Goodness
 from deepregress.prediction import Deep
 from deepregress.printing import LEGEND, printed, short
 from deepregress.significance import wald_test
+from deepregress.sparse_tables import SparseTables
 from deepregress.term_tests import term_test
 from deepregress.terms.smooth import SmoothColumns
 from deepregress.variance_components import RESIDUAL, raw_scale
@@ -35,6 +36,7 @@ def parametric_table(model: Fit, weight: float) -> pd.DataFrame:
     """Unpenalised coefficients with standard errors and tests, by (parameter, name)."""
     df = model.test_df(weight)
     estimate, rows = model.predictors.estimate, []
+    errors = np.sqrt(estimate.V.diagonal())
     for unit in model.predictors.units:
         if not model.tested(unit):
             continue
@@ -42,7 +44,7 @@ def parametric_table(model: Fit, weight: float) -> pd.DataFrame:
             if block.kind != "parametric":
                 continue
             for j, name in enumerate(block.names, start=unit.columns.start + index.start):
-                rows.append((unit.parameter, name, estimate.coef[j], estimate.cov[j, j] ** 0.5))
+                rows.append((unit.parameter, name, estimate.coef[j], errors[j]))
     table = pd.DataFrame(rows, columns=["parameter", "name", "estimate", "std_error"])
     table["statistic"] = table["estimate"] / table["std_error"]
     reference = scipy.stats.norm if df is None else scipy.stats.t(df)
@@ -58,6 +60,8 @@ def smooth_table(model: Fit, weight: float) -> pd.DataFrame:
             if block.kind != "smooth":
                 continue
             place = np.arange(*columns.indices(columns.stop)) + unit.columns.start
+            if np.isin(place, model.solution.absent).all():
+                continue
             test = term_test(
                 model.predictors, model.solution, model.inference, place=place, residual_df=df
             )
@@ -74,11 +78,13 @@ def anova_table(model: Fit, weight: float) -> pd.DataFrame:
     estimate = model.predictors.estimate
     for unit in model.predictors.units:
         smooths = {label for label, (block, _) in unit.blocks.items() if block.kind == "smooth"}
+        sparse = {label for label, (block, _) in unit.blocks.items() if block.kind == "sparse"}
         if not model.tested(unit):
             continue
         for label in unit.design.slices:
             place = np.array(unit.places[label])
-            if label == "(Intercept)":
+            absent = np.isin(place, model.solution.absent).all()
+            if label == "(Intercept)" or label in sparse or absent:
                 continue
             if label in smooths:
                 test = term_test(
@@ -89,8 +95,7 @@ def anova_table(model: Fit, weight: float) -> pd.DataFrame:
                     residual_df=residual_df,
                 )
             else:
-                block = np.ix_(place, place)
-                test = wald_test(estimate.coef[place], estimate.cov[block], residual_df)
+                test = wald_test(estimate.coef[place], estimate.block(place), residual_df)
             edf = float(model.inference.edf[place].sum())
             rows.append((edf, test.df, test_name, test.statistic, test.p_value))
             index.append((unit.parameter, label))
@@ -162,6 +167,7 @@ def summarise(
         deep=deep_table(model, deep, goodness.effect_sd),
         random=random_effects(model),
         statistics=statistics,
+        sparse=SparseTables.of(model),
     )
 
 
@@ -213,6 +219,7 @@ class Summary:
     random : Series
         Standard deviations of random effects and residuals by (parameter, term).
     statistics : Statistics
+    sparse : SparseTables or None
     """
 
     family: str
@@ -223,6 +230,7 @@ class Summary:
     deep: pd.DataFrame = field(repr=False)
     random: pd.Series = field(repr=False)
     statistics: Statistics = field(repr=False)
+    sparse: SparseTables | None = field(default=None, repr=False)
 
     @property
     def test_names(self) -> tuple[str, str]:
@@ -246,6 +254,7 @@ class Summary:
             ("Parametric coefficients", self.parametric),
             ("Smooth terms", self.smooth),
             ("Deep terms", self.deep),
+            *(() if self.sparse is None else (("Sparse terms", self.sparse.terms),)),
         ):
             if len(table):
                 shown = _named(table, self.test_names).to_html(float_format=short, border=0)
@@ -275,6 +284,8 @@ class Summary:
         if len(smooths):
             lines += ["Approximate significance of smooth terms:"]
             lines += [*printed(smooths, ["edf", "Ref.df", chi, "p-value"], joint=2), ""]
+        if self.sparse is not None:
+            lines += self.sparse.lines(parameter)
         deep = _rows_of(self.deep, parameter)
         if len(deep):
             lines += ["Deep terms (scores on rows that the networks were not trained on):"]
@@ -284,7 +295,7 @@ class Summary:
 
     def _foot(self) -> list[str]:
         s, fit = self.statistics, self.statistics.goodness
-        lines = []
+        lines = [] if self.sparse is None else self.sparse.foot()
         if s.score is not None and not self.deep["multiplier"].any():
             lines += ["No deep effect: training did not improve the score of held-out rows"]
         elif s.score is not None:

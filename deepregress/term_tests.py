@@ -21,11 +21,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from deepregress.arrow import Arrow
 from deepregress.basis.random_effect import RandomEffect
 from deepregress.errors import FitError
 from deepregress.inference import Inference
-from deepregress.linalg import Array, Factor, Matrix
-from deepregress.penalty import Quadratic
+from deepregress.level_tests import LevelTerm
+from deepregress.linalg import Array, Factor, Matrix, Vector
+from deepregress.penalty import Quadratic, as_matrix
 from deepregress.prediction import Predictors
 from deepregress.significance import Test, random_effect_test, smooth_test
 from deepregress.solvers.base import Solution
@@ -44,24 +46,27 @@ def term_test(
     residual_df: float | None,
 ) -> Test:
     """Test that the smooth term with the coefficients at `place` of the joint vector is zero."""
-    cov, own = predictors.estimate.cov, np.ix_(place, place)
     coef = predictors.estimate.coef[place]
     if not shrinks_to_zero(predictors, place):
         return smooth_test(
             coef,
-            cov[own],
-            solution.H[own],
+            predictors.estimate.block(place),
+            solution.information.block(place, place),
             edf1=float(inference.edf1[place].sum()),
             residual_df=residual_df,
         )
     r = np.setdiff1d(random_effects(predictors), place)
-    null_cov = inference.cov_frequentist[own]
+    if not solution.information.layout.entire:
+        balanced = balanced_penalties(predictors, solution, place)
+        return LevelTerm(solution, inference.V, place, r, balanced).test(residual_df)
+    cov = predictors.estimate.block(place)
+    null_cov = inference.frequentist_block(place)
     if len(r):
-        cross = cov[np.ix_(place, r)]
-        null_cov = null_cov + cross @ solution.S[np.ix_(r, r)] @ cross.T
+        cross = predictors.estimate.V.block(place, r)
+        null_cov = null_cov + cross @ solution.penalty.block(r, r) @ cross.T
     return random_effect_test(
         coef,
-        _metric(solution, cov[own], place, r),
+        _metric(solution, cov, place, r),
         null_cov,
         rank=informed_directions(predictors, solution, place),
         residual_df=residual_df,
@@ -73,7 +78,7 @@ def _metric(solution: Solution, cov: Matrix, place: Array, r: Array) -> Matrix:
     if not len(r):
         return _factor(cov).inverse()
     G = solution.H + solution.H[:, r] @ _factor(solution.S[np.ix_(r, r)]).solve(solution.H[r])
-    o = np.setdiff1d(np.arange(len(G)), [*place, *r, *solution.held])
+    o = np.setdiff1d(np.arange(len(G)), [*place, *r, *solution.held, *solution.absent])
     M = solution.S[np.ix_(place, place)] + G[np.ix_(place, place)]
     if len(o):
         P = G[np.ix_(o, o)] + solution.S[np.ix_(o, o)]
@@ -101,12 +106,18 @@ def random_effects(predictors: Predictors) -> Array:
 
 def shrinks_to_zero(predictors: Predictors, place: Array) -> bool:
     """Whether the penalties of the term at `place` of the joint vector leave nothing free."""
-    total = np.zeros((len(place), len(place)))
+    total: Matrix | Vector = np.zeros(len(place))
     for index, S in _penalties(predictors):
         if index.start <= place[0] and place[-1] < index.stop:
-            own = S[np.ix_(place - index.start, place - index.start)]
-            total += own / np.linalg.norm(own)
+            at = place - index.start
+            own = S[at] if S.ndim == 1 else S[np.ix_(at, at)]
+            total = _sum(total, own / np.linalg.norm(own))
     return Quadratic.of(total).rank == len(place)
+
+
+def _sum(one: Matrix | Vector, other: Matrix | Vector) -> Matrix | Vector:
+    """The sum of two matrices, of which each may be given by its diagonal."""
+    return one + other if one.ndim == other.ndim else as_matrix(one) + as_matrix(other)
 
 
 def informed_directions(predictors: Predictors, solution: Solution, place: Array) -> int:
@@ -118,8 +129,9 @@ def informed_directions(predictors: Predictors, solution: Solution, place: Array
     H, P = solution.H, solution.H.copy()
     for index, S in _penalties(predictors):
         if not index.start <= place[0] < index.stop:
-            P[index, index] += S * (np.trace(H[index, index]) / np.trace(S))
-    o = np.setdiff1d(np.arange(len(H)), [*place, *solution.held])
+            own = as_matrix(S)
+            P[index, index] += own * (np.trace(H[index, index]) / np.trace(own))
+    o = np.setdiff1d(np.arange(len(H)), [*place, *solution.held, *solution.absent])
     factor = Factor.of(P[np.ix_(o, o)])
     A = H[np.ix_(place, place)]
     if factor is not None:
@@ -129,7 +141,25 @@ def informed_directions(predictors: Predictors, solution: Solution, place: Array
     return int(np.sum(values > RANK_TOLERANCE * values[-1]))
 
 
-def _penalties(predictors: Predictors) -> Iterator[tuple[slice, Matrix]]:
+def balanced_penalties(predictors: Predictors, solution: Solution, place: Array) -> Arrow:
+    """Penalties of all terms but that at `place`, as large as the information of their blocks."""
+    H = solution.information
+    layout, information = H.layout, H.diagonal()
+    A, weights = np.zeros_like(H.A), np.zeros(layout.n_coef)
+    for index, S in _penalties(predictors):
+        if index.start <= place[0] < index.stop:
+            continue
+        size = information[index].sum() / (S if S.ndim == 1 else np.diagonal(S)).sum()
+        if S.ndim == 1:
+            weights[index] += size * S
+        else:
+            at = layout.dense_at(np.arange(index.start, index.stop))
+            A[np.ix_(at, at)] += size * S
+    n_levels, q = layout.levels.shape
+    return Arrow(layout, A, None, np.zeros((n_levels, q, q))) + Arrow.of_diagonal(layout, weights)
+
+
+def _penalties(predictors: Predictors) -> Iterator[tuple[slice, Matrix | Vector]]:
     for unit in predictors.units:
         for p in unit.design.penalties:
             start = unit.columns.start

@@ -65,6 +65,7 @@ FLOORS = {
     10.7: ("delta", "effects",),
     10.8: ("diagnostics", "basis_dimension", "panels"),
     10.9: ("printing", "goodness"),
+    10.95: ("sparse_tables",),
     11: ("summary", "plotting", "saved", "path_plotting"),
     11.3: ("check",),
     11.5: ("estimates",),
