@@ -59,10 +59,16 @@ class Problem:
             for unit, given in zip(objective.slices, objective.units, strict=True)
             for p in given.penalties
         )
-        dispersion = _constant_parameter(objective, objective.family.dispersion)
+        family, names = objective.family, objective.family.extra
+        dispersion = None
+        if objective.response.plain:
+            dispersion = _constant_parameter(objective, family.dispersion)
+        elif family.dispersion is not None:
+            # H is not proportional to 1 / phi where rows are censored or truncated
+            names = (*names, family.dispersion)
         extra: tuple[int, ...] = ()
         if any(p.estimated for p in penalties):
-            found = [_constant_parameter(objective, name) for name in objective.family.extra]
+            found = [_constant_parameter(objective, name) for name in names]
             extra = tuple(place for place in found if place is not None)
         held = [*([] if dispersion is None else [dispersion]), *extra]
         free = np.delete(np.arange(objective.n_coef), held)
