@@ -1,8 +1,11 @@
 """Groups of parameters: names, formulas for a group and for its members."""
 
+import numpy as np
 import pytest
 
-from deepregress.errors import FormulaError
+import deepregress as dr
+from deepregress.errors import FamilyError, FormulaError, PredictionError
+from deepregress.families import family
 from deepregress.formula import expand, parse
 from deepregress.groups import group_of, groups, member, members
 
@@ -64,3 +67,34 @@ def test_a_parameter_without_members_has_none():
         FormulaError, match=r"'loc\[1\]' is not a parameter of this model \(loc, scale\)"
     ):
         expand(read({"loc": "y ~ x", "loc[1]": "~ z"}, ("loc", "scale")), ("loc", "scale"))
+
+
+def test_a_link_for_the_group_is_one_for_each_member():
+    given = dr.mixture("normal", "normal")
+    links = family(given, {"scale": "softplus", "loc[2]": "log"}).parameters
+    assert {p.name: p.link.name for p in links} == {
+        "loc[1]": "identity",
+        "loc[2]": "log",
+        "scale[1]": "softplus",
+        "scale[2]": "softplus",
+        "gate[2]": "identity",
+    }
+    with pytest.raises(FamilyError, match="'scales' is not a parameter of mixture"):
+        family(given, {"scales": "log"})
+
+
+def test_groups_in_a_fit():
+    g = np.random.default_rng(0)
+    x, y = g.normal(size=300), g.integers(0, 3, 300)
+    model = dr.fit("y ~ s(x, k=5, sp=1)", {"y": y, "x": x}, "categorical")
+    names = ["logits[1]", "logits[2]"]
+    assert list(model.edf.index.get_level_values(0).unique()) == names
+    assert list(model.sp.index) == [(name, "s(x)") for name in names]
+    assert list(model.predict(which="linear", parameter="logits").columns) == names
+    both = model.predict(which="linear", exclude=[("logits", "s(x)")])
+    np.testing.assert_allclose(both["logits[2]"], model.coef["logits[2]", "(Intercept)"])
+    one = model.predict(which="linear", exclude=[("logits[1]", "s(x)")])
+    assert np.ptp(one["logits[1]"]) < 1e-12 < np.ptp(one["logits[2]"])
+    with pytest.raises(PredictionError, match=r"parameter 'logit' is not one of .*logits\[1\]"):
+        model.predict(which="linear", parameter="logit")
+    assert len(model.plot("logits").axes) == 2
