@@ -34,7 +34,8 @@ def run(path: Path, folder: Path) -> str:
 @pytest.mark.parametrize("path", VIGNETTES, ids=lambda path: path.stem)
 def test_vignette_runs_and_says_what_its_text_claims(path: Path, tmp_path: Path) -> None:
     text = run(path, tmp_path)
-    check = {"quickstart": check_quickstart}.get(path.stem)
+    checks = {"quickstart": check_quickstart, "custom_family": check_custom_family}
+    check = checks.get(path.stem)
     assert check is not None, "say here what the vignette claims"
     check(text.splitlines())
 
@@ -57,3 +58,17 @@ def check_quickstart(lines: list[str]) -> None:
     before, se, after, _ = working[28:].replace("(", " ").replace(")", " ").split()
     assert abs(float(after) - float(before)) < 2 * float(se)
     assert "the same after loading: True" in lines
+
+
+def check_custom_family(lines: list[str]) -> None:
+    values = {line[:26].strip(): line[26:].split() for line in lines}
+    # the same distribution in three ways
+    assert values["weibull, built in"] == values["tfd.Weibull"]
+    assert float(values["gamma by a function"][0]) < 1e-6
+    aic = next(line for line in lines if line.startswith("AIC gompertz")).replace(",", "").split()
+    # a log hazard that is a straight line fits worse: the hazard rises and falls again
+    assert float(aic[2]) > float(aic[4]) + 10
+    assert 1.5 < float(values["edf of s(nodes)"][0]) < 6.0
+    mean, _, sd = values["residuals: mean"]
+    assert abs(float(mean.rstrip(","))) < 0.1
+    assert abs(float(sd) - 1.0) < 0.1

@@ -1,8 +1,15 @@
-"""Families of response distributions, by name."""
+"""Families of response distributions, by name.
+
+The package can be called: `families()` is the table of all of them.
+"""
+
+import sys
+from types import ModuleType
 
 from deepregress.families import (
     binomial,
     box_cox,
+    catalogue,
     categorical,
     circular,
     continuous,
@@ -20,7 +27,7 @@ from deepregress.families import (
     shape,
     tweedie,
 )
-from deepregress.families.base import Family, Parameter, Value, family, names
+from deepregress.families.base import Family, Parameter, Value, family, names, register
 
 __all__ = [
     "Family",
@@ -28,6 +35,7 @@ __all__ = [
     "Value",
     "binomial",
     "box_cox",
+    "catalogue",
     "categorical",
     "circular",
     "continuous",
@@ -44,6 +52,17 @@ __all__ = [
     "names",
     "positive",
     "proportion",
+    "register",
     "shape",
     "tweedie",
 ]
+
+
+class _Families(ModuleType):
+    """A module that lists its families when it is called."""
+
+    def __call__(self) -> catalogue.FamilyTable:
+        return catalogue.table()
+
+
+sys.modules[__name__].__class__ = _Families

@@ -17,7 +17,7 @@ Wood, Pya & Saefken (2016), doi:10.1080/01621459.2016.1180986.
 from __future__ import annotations
 
 import difflib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
@@ -30,10 +30,12 @@ from deepregress.bijectors import Tensor, link
 from deepregress.data import Response
 from deepregress.errors import FamilyError
 from deepregress.families import censoring, kernels, numerical, start, support
+from deepregress.families.dispersion import Dispersed
 from deepregress.families.kernels import CHUNK_SIZES as CHUNK_SIZES
 from deepregress.families.kernels import upper_pairs as upper_pairs
 from deepregress.families.parameter import Parameter as Parameter
 from deepregress.families.parameter import Value as Value
+from deepregress.families.wrapped import Formulated
 from deepregress.groups import group_of, groups
 from deepregress.linalg import Array, Matrix, Vector
 
@@ -41,11 +43,12 @@ tfb = tfp.bijectors
 
 
 @dataclass(frozen=True)
-class Family(ABC):
+class Family(Dispersed):
     """A response distribution whose parameters all have additive predictors.
 
-    Subclasses give `name`, `default_parameters`, `support`, `density` (or `log_density`),
-    `in_support` and `start_values`. Everything else has a default: override `log_density`,
+    Subclasses give `name`, `about`, `support`, `bounds`, `default_parameters`, and `density` or the
+    formulas `log_density` and `log_survival` (or `log_cdf`). Everything else has a default:
+    override `in_support`, `start_values` where they are known, `log_density`,
     `log_cdf`, `log_survival` where those of `tfd` are not accurate or have no third derivative, and
     `mean`, `variance`, `quantile` where there is a closed form that `tfd` does not have.
 
@@ -103,29 +106,52 @@ class Family(ABC):
     def default_parameters(cls) -> tuple[Parameter, ...]:
         """The parameters with their default links."""
 
-    @abstractmethod
     def density(self, values: Mapping[str, Value]) -> Any:
         """The `tfd.Distribution` of the response, batch shape (n_obs,)."""
+        return Formulated(self, values)
+
+    @property
+    def formulated(self) -> bool:
+        """Whether the family is given by its formulas rather than by a `tfd.Distribution`."""
+        return type(self).density is Family.density
 
     def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         """log f(y), (n_obs,), differentiable three times in the predictors."""
+        if self.formulated:
+            raise FamilyError(f"family {self.name!r} gives neither density nor log_density")
         return self.density(values).log_prob(y)
 
     def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         """log P(Y <= y), (n_obs,), differentiable three times in the predictors."""
-        return self.density(values).log_cdf(y)
+        if not self.formulated:
+            return self.density(values).log_cdf(y)
+        if type(self).log_survival is Family.log_survival:
+            raise FamilyError(
+                f"family {self.name!r} has no distribution function: give it log_cdf or "
+                "log_survival for censored rows, probabilities, quantiles and residuals"
+            )
+        return censoring.log1mexp(self.log_survival(values, y))
 
     def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         """log P(Y > y), (n_obs,), differentiable three times in the predictors."""
-        return self.density(values).log_survival_function(y)
+        if not self.formulated:
+            return self.density(values).log_survival_function(y)
+        return censoring.log1mexp(self.log_cdf(values, y))
 
-    @abstractmethod
     def in_support(self, y: Array) -> Array:
-        """Which responses the family can take, (n_obs,) of bool."""
+        """Which responses the family can take, (n_obs,) of bool: by default inside `bounds`."""
+        least, most = self.bounds
+        if self.discrete:
+            return np.asarray(np.isfinite(y) & (y >= least) & (y <= most) & (y == np.floor(y)))
+        return np.asarray(np.isfinite(y) & (y > least) & (y < most))
 
-    @abstractmethod
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
-        """Moment estimates of the parameters (on their own scale) without covariates."""
+        """Moment estimates of the parameters (on their own scale) without covariates.
+
+        By default those of the largest likelihood.
+        """
+        eta = self.start(Response(y, y, weights, None, "y", None))
+        return {p.name: float(p.link.inverse(eta[u])) for u, p in enumerate(self.parameters)}
 
     # -- what follows holds for every family ---------------------------------------------------
 
@@ -291,30 +317,15 @@ class Family(ABC):
 
     def start(self, response: Response) -> Vector:
         """Predictors (U,) of the intercept-only model: by moments, or best where they mislead."""
+        if type(self).start_values is Family.start_values:
+            links = [parameter.link.name for parameter in self.parameters]
+            found = start.best_of(self, response, start.places(response.y, links))
+            return start.intercept_only(self, response, found)
         theta = self.start_values(response.y, response.weights)
         moments = np.array(
             [float(p.link.forward(tf.constant(theta[p.name], tf.float64))) for p in self.parameters]
         )
         return moments if response.plain else start.intercept_only(self, response, moments)
-
-    def dispersion_of(self, theta: float) -> float:
-        """Phi with variance phi V(mean), of the dispersion parameter's value (mgcv's `scale`)."""
-        raise FamilyError(f"family {self.name!r} has no dispersion parameter")
-
-    def least_dispersion(self, y: Vector) -> float:
-        """Phi below which a residual is the rounding of an exact fit, in the units of phi."""
-        return float(np.finfo(float).tiny)
-
-    def reported_dispersion(self, y: Vector, weights: Vector, mean: Vector, reml: float) -> float:
-        """Value of the dispersion parameter at which the log-likelihood is reported, as R does."""
-        return reml
-
-    def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
-        """2 phi (l(y; mean = y) - l(y; mean)) row by row, the units of `dispersion_of`.
-
-        Only of an exponential dispersion family; `deviance` is what all families have.
-        """
-        raise FamilyError(f"family {self.name!r} is no exponential dispersion family")
 
     def deviance(self, rows: Mapping[str, Array], eta: Matrix) -> Vector:
         """2 (sup l - l) row by row, the supremum over the first predictor; (n_obs,)."""

@@ -2,6 +2,8 @@
 
 Densities in the parameters a user writes formulas for (METHODS 7): the mean where regression users
 expect the mean, dispersion in the sense of the generalised linear model.
+
+References: McCullagh & Nelder (1989), Generalized Linear Models, chapters 3 and 8.
 """
 
 from __future__ import annotations

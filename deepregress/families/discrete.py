@@ -1,4 +1,7 @@
-"""Families of a binary or count response (METHODS 7)."""
+"""Families of a binary or count response (METHODS 7).
+
+References: McCullagh & Nelder (1989), Generalized Linear Models, chapters 4 and 6.
+"""
 
 from __future__ import annotations
 

@@ -30,16 +30,16 @@ import tensorflow_probability as tfp
 
 from deepregress.bijectors import Link, link
 from deepregress.errors import FamilyError
-from deepregress.families import start
 from deepregress.families.base import Family, Parameter, Value, register_conversion
-from deepregress.linalg import Array, Vector
-from deepregress.response import Response
+from deepregress.linalg import Array
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
 
-FAR = 1e4
-"""Where a map from the real line to a range has reached its ends, as far as there are any."""
+FAR, NEAR = 1e8, 1e-6
+"""Where a map from the real line to a range has reached its ends, and how nearly."""
+COUNTS = 10_000
+"""Counts whose probabilities should add up to one, but for a heavy tail."""
 TRIALS = {-1.5: "identity", 1.5: "log", 0.5: "logit"}
 """The first of these values that a distribution takes for a parameter tells its link."""
 SPREAD = (1.0, 0.7)
@@ -95,29 +95,6 @@ class OfDistribution(Family):
         below = (y < most) | (self.closed[1] & (y == most))
         whole = (y == np.floor(y)) if self.discrete else True
         return np.asarray(np.isfinite(y) & above & below & whole)
-
-    def start(self, response: Response) -> Vector:
-        return start.intercept_only(self, response, start.best_of(self, response, self._places()))
-
-    def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
-        eta = self.start(Response(y, y, weights, None, "y", None))
-        return {p.name: float(p.link.inverse(eta[u])) for u, p in enumerate(self.parameters)}
-
-    def _places(self) -> Callable[[Vector], list[Vector]]:
-        """Predictors to start from, given the response: free ones in its middle, others by size."""
-        free = np.array([p.link.name == "identity" for p in self.parameters])
-        logs = np.array([p.link.name == "log" for p in self.parameters])
-
-        def places(y: Vector) -> list[Vector]:
-            size, spread = np.mean(np.abs(y)), np.std(y)
-            sizes = [np.log(each) for each in (1.0, spread, size, 1.0 / size) if each > 0.0]
-            return [
-                np.where(free, middle, np.where(logs, amount, 0.0))
-                for middle in (0.0, float(np.median(y)), float(np.mean(y)))
-                for amount in sizes
-            ]
-
-        return places
 
 
 @functools.lru_cache(maxsize=64)
@@ -194,9 +171,9 @@ def _own_link(given: Any, parameter: str, name: str) -> Link:
     ends = np.asarray(bijector.forward(tf.constant([-FAR, FAR], tf.float64)))
     if isinstance(bijector, tfb.Identity):
         return link("identity")
-    if abs(ends[0]) < 1.0 / FAR and ends[1] >= FAR:
+    if abs(ends[0]) < NEAR and ends[1] >= FAR:
         return link("log")
-    if abs(ends[0]) < 1.0 / FAR and abs(ends[1] - 1.0) < 1.0 / FAR:
+    if abs(ends[0]) < NEAR and abs(ends[1] - 1.0) < NEAR:
         return link("logit")
     return link(bijector)
 
@@ -288,28 +265,30 @@ def _setting(bare: OfDistribution, spread: float) -> Any:
 
 def _count_bounds(made: Any) -> tuple[float, float]:
     """Where the probabilities of whole numbers add up to one: 0 and 1, the counts, or all."""
-    counts = tf.range(0.0, FAR, dtype=tf.float64)[:, None]
-    probability = np.exp(made.log_prob(counts).numpy()[:, 0])
-    if abs(probability[:2].sum() - 1.0) < 1.0 / FAR:
+    counts = tf.range(0.0, COUNTS, dtype=tf.float64)[:, None]
+    # more than 1, if a distribution does not care, is not a probability
+    probability = np.exp(np.minimum(made.log_prob(counts).numpy()[:, 0], 1.0))
+    if abs(probability[:2].sum() - 1.0) < NEAR:
         return 0.0, 1.0
     return (0.0 if abs(probability.sum() - 1.0) < 0.01 else -np.inf), np.inf
 
 
 def _limits(bijector: Any) -> Array:
-    """Ends of the range of a map from the real line."""
+    """Ends of the range of a map from the real line, the smaller one first."""
     far = np.array([[-FAR], [FAR]])
     try:
-        return np.asarray(bijector.forward(tf.constant(far))).ravel()
+        return np.sort(np.asarray(bijector.forward(tf.constant(far))).ravel())
     except ValueError:
         # some maps of tfd are float32 whatever the parameters are
-        return np.asarray(bijector.forward(tf.constant(far, tf.float32)), np.float64).ravel()
+        ends = np.asarray(bijector.forward(tf.constant(far, tf.float32)), np.float64)
+        return np.sort(ends.ravel())
 
 
 def _common_bounds(first: Array, second: Array) -> tuple[float, float]:
     """Ends of the support that two settings of the parameters share; else infinite."""
-    same = np.isclose(first, second, rtol=0.0, atol=1.0 / FAR)
-    least = float(np.round(first[0], 12)) if same[0] and first[0] > -0.5 * FAR else -np.inf
-    most = float(np.round(first[-1], 12)) if same[-1] and first[-1] < 0.5 * FAR else np.inf
+    same = np.isclose(first, second, rtol=0.0, atol=NEAR)
+    least = float(np.round(first[0], 6)) if same[0] and first[0] > -0.5 * FAR else -np.inf
+    most = float(np.round(first[-1], 6)) if same[-1] and first[-1] < 0.5 * FAR else np.inf
     return least, most
 
 

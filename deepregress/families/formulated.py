@@ -10,7 +10,7 @@ References: Dillon et al. (2017), arXiv:1711.10604 (the interface of `tfd.Distri
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from deepregress.bijectors import Tensor
 from deepregress.errors import FamilyError
 from deepregress.families.base import Family, Value
 from deepregress.families.moments import quartile_location_scale
+from deepregress.families.wrapped import Formulated as Formulated
 from deepregress.linalg import Array, Matrix, Vector
 
 tfd = tfp.distributions
@@ -155,85 +156,3 @@ class LogLocationScale(Continuous):
 def standardised(values: Mapping[str, Value], y: Tensor) -> Tensor:
     """z = (y - loc) / scale."""
     return (y - values["loc"].value) * tf.exp(-values["scale"].log)
-
-
-class Formulated(tfd.Distribution):  # type: ignore[misc,name-defined]
-    """The `tfd.Distribution` of a family of formulas at given parameters, batch shape (n_obs,).
-
-    Parameters
-    ----------
-    family : Family
-    values : mapping of str to Value
-    """
-
-    def __init__(self, family: Family, values: Mapping[str, Value]) -> None:
-        parameters = {"family": family, "values": values}
-        self._family, self._values = family, dict(values)
-        etas = [values[parameter.name].eta for parameter in family.parameters]
-        self._eta = tf.stack(etas, axis=-1)
-        super().__init__(
-            dtype=self._eta.dtype,
-            reparameterization_type=tfd.NOT_REPARAMETERIZED,
-            validate_args=False,
-            allow_nan_stats=True,
-            parameters=parameters,
-            name=family.name,
-        )
-
-    def _batch_shape(self) -> Any:
-        return self._eta.shape[:-1]
-
-    def _batch_shape_tensor(self) -> Tensor:
-        return tf.shape(self._eta)[:-1]
-
-    def _event_shape(self) -> Any:
-        return tf.TensorShape([])
-
-    def _event_shape_tensor(self) -> Tensor:
-        return tf.constant([], tf.int32)
-
-    def _log_prob(self, y: Tensor) -> Tensor:
-        return self._family.log_density(self._values, y)
-
-    def _log_cdf(self, y: Tensor) -> Tensor:
-        return self._family.log_cdf(self._values, y)
-
-    def _log_survival_function(self, y: Tensor) -> Tensor:
-        return self._family.log_survival(self._values, y)
-
-    def _cdf(self, y: Tensor) -> Tensor:
-        return tf.exp(self._log_cdf(y))
-
-    def _survival_function(self, y: Tensor) -> Tensor:
-        return tf.exp(self._log_survival_function(y))
-
-    def _mean(self) -> Tensor:
-        return self._from_numpy(self._family.mean)
-
-    def _variance(self) -> Tensor:
-        return self._from_numpy(self._family.variance)
-
-    def _stddev(self) -> Tensor:
-        return tf.sqrt(self._variance())
-
-    def _quantile(self, probability: Tensor) -> Tensor:
-        p = tf.broadcast_to(probability, tf.broadcast_static_shape(probability.shape, self._shape))
-        many = tf.broadcast_to(self._eta, (*p.shape, self._eta.shape[-1]))
-
-        def flat(p: Array, eta: Array) -> Array:
-            found = self._family.quantile(p.ravel(), eta.reshape(-1, eta.shape[-1]))
-            return found.reshape(p.shape)
-
-        return tf.ensure_shape(tf.numpy_function(flat, (p, many), self.dtype), p.shape)
-
-    def _sample_n(self, n: Tensor, seed: Any = None) -> Tensor:
-        shape = tf.concat([[n], self._batch_shape_tensor()], axis=0)
-        zero = tf.zeros([], self.dtype)
-        return self._quantile(tfd.Uniform(zero, zero + 1.0).sample(shape, seed=seed))
-
-    @property
-    def _shape(self) -> Any:
-        return self._eta.shape[:-1]
-
-    def _from_numpy(self, function: Callable[[Matrix], Vector]) -> Tensor:
-        return tf.ensure_shape(tf.numpy_function(function, (self._eta,), self.dtype), self._shape)

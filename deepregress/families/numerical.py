@@ -25,12 +25,14 @@ import tensorflow as tf
 from deepregress.bijectors import Tensor
 from deepregress.linalg import Array, Matrix, Vector
 
-STEP = 1.0 / 16.0
-NODES = STEP * np.arange(-68, 69)
+STEP = 1.0 / 40.0
+NODES = STEP * np.arange(-170, 171)
 """Nodes t of the double exponential rule; z reaches 1e23 scales, beyond any finite variance."""
 SEARCH_STEPS = 60
 SEARCH_TOLERANCE = 1e-8
 """Of the predictor at the largest likelihood: the likelihood is flat there, exact to the square."""
+TINY = 1e-15
+"""Probability of the tails of a count that its moments leave out."""
 AT_ONCE = 2**18
 """Values of the density in one call of a family."""
 
@@ -40,6 +42,10 @@ class Distributions(Protocol):
 
     discrete: ClassVar[bool]
     bounds: ClassVar[tuple[float, float]]
+
+    @property
+    def formulated(self) -> bool:
+        """Whether there is no `tfd.Distribution` to ask."""
 
     def values(self, eta: Tensor) -> Any:
         """The parameters at predictors (n_obs, U)."""
@@ -89,6 +95,8 @@ def quantile(family: Distributions, probability: Array, eta: Matrix) -> Vector:
     p = np.broadcast_to(np.asarray(probability, dtype=np.float64), (len(eta),))
     if family.discrete:
         return _count_quantile(family, p, eta)
+    if family.formulated:
+        return _root_quantile(family, p, eta)
     try:
         found = family.density(_values(family, eta)).quantile(tf.constant(p)).numpy()
     except NotImplementedError:
@@ -98,6 +106,8 @@ def quantile(family: Distributions, probability: Array, eta: Matrix) -> Vector:
 
 def mean(family: Distributions, eta: Matrix) -> Vector:
     """E(y), (n_obs,)."""
+    if family.formulated:
+        return _moments(family, eta)[0]
     try:
         return np.asarray(family.density(_values(family, eta)).mean().numpy())
     except NotImplementedError:
@@ -106,6 +116,8 @@ def mean(family: Distributions, eta: Matrix) -> Vector:
 
 def variance(family: Distributions, eta: Matrix) -> Vector:
     """Var(y), (n_obs,)."""
+    if family.formulated:
+        return _moments(family, eta)[1]
     try:
         return np.asarray(family.density(_values(family, eta)).variance().numpy())
     except NotImplementedError:
@@ -114,12 +126,19 @@ def variance(family: Distributions, eta: Matrix) -> Vector:
 
 def sample(family: Distributions, eta: Matrix, n: int, *, seed: int) -> Array:
     """Draws, (n, n_obs)."""
+    if family.formulated:
+        return _by_quantiles(family, eta, n, seed)
     key = tf.cast(tf.random.experimental.create_rng_state(seed, "threefry")[:2], tf.int32)
     try:
         return np.asarray(family.density(_values(family, eta)).sample(n, seed=key).numpy())
     except NotImplementedError:
-        u = np.random.default_rng(seed).uniform(size=(n, len(eta)))
-        return quantile(family, u.ravel(), np.tile(eta, (n, 1))).reshape(n, len(eta))
+        return _by_quantiles(family, eta, n, seed)
+
+
+def _by_quantiles(family: Distributions, eta: Matrix, n: int, seed: int) -> Array:
+    """Quantiles of uniform numbers."""
+    u = np.random.default_rng(seed).uniform(size=(n, len(eta)))
+    return quantile(family, u.ravel(), np.tile(eta, (n, 1))).reshape(n, len(eta))
 
 
 def saturated(family: Any, rows: Mapping[str, Array], eta: Matrix) -> Vector:
@@ -235,10 +254,25 @@ def _bijector(family: Distributions, eta: Matrix) -> Any:
 
 
 def _moments(family: Distributions, eta: Matrix) -> tuple[Vector, Vector]:
-    """Mean and variance of a continuous response by the double exponential rule."""
+    """Mean and variance, of a continuous response by the double exponential rule."""
+    if family.discrete:
+        return _count_moments(family, eta)
     block = max(1, AT_ONCE // len(NODES))
     parts = [_integrated(family, eta[start : start + block]) for start in range(0, len(eta), block)]
     return np.concatenate([m for m, _ in parts]), np.concatenate([v for _, v in parts])
+
+
+def _count_moments(family: Distributions, eta: Matrix) -> tuple[Vector, Vector]:
+    """Sums over the counts up to a quantile beyond which no probability is left."""
+    least, most = (quantile(family, np.full(len(eta), p), eta) for p in (TINY, 1.0 - TINY))
+    total, square = np.zeros(len(eta)), np.zeros(len(eta))
+    centre = quantile(family, np.full(len(eta), 0.5), eta)
+    for k in range(int(np.max(most - least)) + 1):
+        y = least + k
+        mass = np.where(y <= most, np.exp(log_density(family, y, eta)), 0.0)
+        total += mass * (y - centre)
+        square += mass * (y - centre) ** 2
+    return centre + total, square - total**2
 
 
 def _integrated(family: Distributions, eta: Matrix) -> tuple[Vector, Vector]:

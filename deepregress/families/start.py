@@ -9,7 +9,7 @@ the bounds of censored rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -69,9 +69,20 @@ def intercept_only(family: Likelihood, response: Response, eta: Vector) -> Vecto
     return eta
 
 
-def best_of(
-    family: Likelihood, response: Response, places: Callable[[Vector], list[Vector]]
-) -> Vector:
+def places(y: Vector, links: Sequence[str]) -> list[Vector]:
+    """Predictors to try: free ones in the middle of the response, others by its size or spread."""
+    free = np.array([name == "identity" for name in links])
+    logs = np.array([name == "log" for name in links])
+    size, spread = np.mean(np.abs(y)), np.std(y)
+    sizes = [np.log(each) for each in (1.0, spread, size) if each > 0.0]
+    return [
+        np.where(free, middle, np.where(logs, amount, 0.0))
+        for middle in (0.0, float(np.median(y)), float(np.mean(y)))
+        for amount in (*sizes, *(-each for each in sizes))
+    ]
+
+
+def best_of(family: Likelihood, response: Response, tried: Sequence[Vector]) -> Vector:
     """The predictors (U,) with the largest likelihood of some rows, among several places."""
     few = CHUNK_SIZES[0]
     if response.n_obs > few:
@@ -83,7 +94,7 @@ def best_of(
         rowwise = family.row_log_likelihood(rows, np.tile(eta, (len(weights), 1)))
         return float(weights @ rowwise) if np.isfinite(rowwise).all() else -np.inf
 
-    return max(places(response.y), key=total)
+    return max(tried, key=total)
 
 
 def _newton_step(
