@@ -91,9 +91,21 @@ class Estimates:
 
         Structured effects take up what they share with the networks in the training rows; in the
         population that share differs (METHODS 5). Equal to `cov` without networks.
+
+        Raises
+        ------
+        PredictionError
+            A factor has so many levels that its coefficients are kept by level.
         """
-        added = None if self.deep is None else self.deep.population
-        return self.cov if added is None else self.cov + added
+        deep = self.deep
+        if deep is None or all(effect.multiplier == 0.0 for effect in deep.effects):
+            return self.cov
+        if deep.population is None:
+            raise PredictionError(
+                "the covariance of effects in the population is not available for a model with "
+                "networks and a factor of this many levels; cov is that given the networks."
+            )
+        return self.cov + deep.population
 
     @cached_property
     def std_error(self) -> pd.Series:

@@ -70,6 +70,15 @@ def extreme_eigenpairs(E: Matrix, k: int, *, lanczos: int = LANCZOS_SIZE) -> tup
     return np.ascontiguousarray(vectors[:, ascending]), values[ascending]
 
 
+def sandwich(P: Matrix, M: Matrix) -> Matrix | None:
+    """P^-1 M P^-1 of symmetric matrices, or None where P is not positive definite."""
+    factor = Factor.of(P)
+    if factor is None:
+        return None
+    V = factor.solve(factor.solve(M).T)
+    return np.asarray((V + V.T) / 2.0)
+
+
 @functools.cache
 def _blas() -> threadpoolctl.ThreadpoolController:
     # looking the loaded libraries up takes longer than a small fit: once, after NumPy's and SciPy's

@@ -314,7 +314,7 @@ def _solve(
             f"({parts[0].label})"
         )
     if sparse:
-        return fit_sparse(objective, sparse, method=method), None
+        return fit_sparse(objective.densely(), sparse, method=method), None
     structured = partial(select, method=method)
     if not parts:
         solution = structured(objective)

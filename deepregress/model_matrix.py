@@ -118,6 +118,14 @@ class ModelMatrix:
             total += each.times(coef[each.index])
         return np.asarray(total)
 
+    def cross(self, weights: Vector) -> Vector:
+        """Z' weights, (n_coef,)."""
+        out = np.empty(self.n_coef)
+        out[self.dense] = self.X.T @ weights
+        for each in self.levels:
+            out[each.index] = each.cross(weights)
+        return out
+
     def columns(self, index: Array) -> Matrix:
         """Some of the columns as an array, (n_obs, len(index))."""
         if not self.levels:

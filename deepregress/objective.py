@@ -23,13 +23,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from deepregress.arrow import Arrow, Inverse, Layout
+from deepregress.arrow import LARGEST, Arrow, Inverse, Layout
 from deepregress.crossproducts import JointColumns, Products, RowColumns
 from deepregress.data import Response
+from deepregress.errors import FitError
 from deepregress.families.base import CHUNK_SIZES, Family, upper_pairs
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import LevelColumns, ModelMatrix, Reduced
-from deepregress.penalty import PlacedPenalty
+from deepregress.penalty import PlacedPenalty, as_matrix
 
 _T = TypeVar("_T")
 _CHUNK = CHUNK_SIZES[-1]
@@ -228,6 +229,32 @@ class Objective:
         )
         X = np.ascontiguousarray(np.hstack([old.X, columns]))
         return self._with_unit(unit, replace(old, X=X, penalties=old.penalties + placed))
+
+    def densely(self) -> Objective:
+        """The objective with the columns of all factors as arrays.
+
+        Raises
+        ------
+        FitError
+            They would take more than 2 GiB.
+        """
+        if not any(unit.levels for unit in self.units):
+            return self
+        size = self.n_obs * self.n_coef * 8
+        if size > LARGEST:
+            raise FitError(
+                f"{self.n_obs} rows with {self.n_coef} columns take {size / 2**30:.1f} GiB; beside "
+                f"sparse terms, factors with many levels are limited to {LARGEST / 2**30:g} GiB"
+            )
+        units = tuple(
+            Unit(
+                np.ascontiguousarray(unit.matrix.toarray()),
+                unit.offset,
+                tuple(replace(p, S=as_matrix(p.S)) for p in unit.penalties),
+            )
+            for unit in self.units
+        )
+        return replace(self, units=units)
 
     def sample(self, n: int) -> Objective:
         """The objective on n random rows, always the same ones; on all where n_obs <= n."""

@@ -17,21 +17,27 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from deepregress.arrow import Arrow, ArrowFactor
+from deepregress.crossproducts import JointColumns
 from deepregress.linalg import Factor, Matrix, Vector
+from deepregress.model_matrix import ModelMatrix
 
 ROWS_PER_CHUNK = 8192
 """Rows whose weighted columns are held at a time."""
+
+LIFT, PASSES = 1e-9, 4
+"""Of the diagonal of X'WX where a factor's levels are among the columns, and passes after it."""
 
 DEPENDENT = 1e-10
 """Share of the largest eigenvalue of the scaled X'WX below which columns count as dependent."""
 
 
-def projection(X: Matrix, weights: Vector, D: Matrix) -> Matrix:
+def projection(X: Matrix | ModelMatrix, weights: Vector, D: Matrix) -> Matrix:
     """C = (X'WX)^-1 X'W D, the coefficients of the projection of D on the columns of X.
 
     Parameters
     ----------
-    X : Matrix, (n_obs, p)
+    X : Matrix or ModelMatrix, (n_obs, p)
         Protected columns; dependent ones share their part (minimum norm after scaling).
     weights : Vector, (n_obs,)
         Diagonal of W, not negative.
@@ -43,6 +49,10 @@ def projection(X: Matrix, weights: Vector, D: Matrix) -> Matrix:
     Matrix, (p, m)
         X'W (D - X C) = 0 to working precision.
     """
+    if isinstance(X, ModelMatrix):
+        if X.levels:
+            return _projection_by_level(X, weights, D)
+        X = X.X
     if X.shape[1] == 0:
         return np.zeros((0, D.shape[1]))
     gram = np.zeros((X.shape[1], X.shape[1]))
@@ -55,6 +65,36 @@ def projection(X: Matrix, weights: Vector, D: Matrix) -> Matrix:
         for rows in _chunks(len(X)):
             moment += X[rows].T @ (weights[rows, None] * (D[rows] - X[rows] @ C))
         C += _solve(gram, moment)
+    return C
+
+
+def product(X: Matrix | ModelMatrix, C: Matrix) -> Matrix:
+    """X C, (n_obs, m)."""
+    if isinstance(X, ModelMatrix) and X.levels:
+        return np.column_stack([X.times(c) for c in C.T])
+    return np.asarray((X.X if isinstance(X, ModelMatrix) else X) @ C)
+
+
+def _projection_by_level(X: ModelMatrix, weights: Vector, D: Matrix) -> Matrix:
+    """C where the columns of a factor's levels are among those of X.
+
+    An intercept depends on them: X'WX is lifted by LIFT of its diagonal, and each pass reduces what
+    that leaves of the moment by as much in every direction that is one.
+    """
+    joint = JointColumns.of([X])
+    total = joint.total()
+    for rows in _chunks(X.n_obs):
+        total.add(joint.rows(rows).products(weights[rows, None]))
+    gram = total.arrow()
+    size = np.maximum(gram.diagonal(), np.finfo(float).tiny)
+    lift, factor = LIFT, None
+    while factor is None:
+        factor = ArrowFactor.of(gram + Arrow.of_diagonal(gram.layout, lift * size))
+        lift *= 10.0
+    C = np.zeros((X.n_coef, D.shape[1]))
+    for _ in range(PASSES):
+        left = weights[:, None] * (D - product(X, C))
+        C += np.column_stack([factor.solve(X.cross(each)) for each in left.T])
     return C
 
 
@@ -87,7 +127,8 @@ def _chunks(n: int) -> Iterator[slice]:
 
 def _solve(gram: Matrix, moment: Matrix) -> Matrix:
     factor = Factor.of(gram)
-    if factor is not None:
+    # a pivot that is all but rounding would leave the shares of dependent columns to chance
+    if factor is not None and np.diagonal(factor.L).min() ** 2 > DEPENDENT:
         return np.asarray(factor.solve(moment))
     diagonal = np.diagonal(gram)
     scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))

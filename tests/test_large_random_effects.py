@@ -11,6 +11,8 @@ from deepregress.basis import base
 from deepregress.errors import FitError
 from deepregress.fitted import load
 from deepregress.model import fit
+from deepregress.networks import mlp
+from deepregress.solvers.base import Training
 
 N = 600
 
@@ -198,3 +200,51 @@ def test_two_crossed_factors_that_do_not_fit_are_refused():
     }
     with pytest.raises(FitError, match="random effects leave 20002 coefficients beside the 30000"):
         fit("y ~ (1 | g) + (1 | h)", table, verbose=0)
+
+
+def test_networks_beside_many_levels():
+    training = Training(epochs=30, folds=2, learning_rate=1e-2)
+    networks = {"net": mlp(hidden=(16,))}
+    for options in ("", ", orthogonal_to='all'"):
+        terms = f"s(x) + (1 | g) + net(z, w{options})"
+        table = DATA.assign(w=np.random.default_rng(5).normal(size=N))
+        table["normal"] += 1.5 * np.abs(table["w"])
+        models = []
+        for many in (10**9, 2):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(base, "MANY_COLUMNS", many)
+                models.append(
+                    fit(
+                        f"normal ~ {terms}",
+                        table,
+                        networks=networks,
+                        training=training,
+                        seed=1,
+                        verbose=0,
+                    )
+                )
+        dense, level = models
+        assert level.deep.effects[0].multiplier > 0
+        # networks are trained in float32
+        np.testing.assert_allclose(level.coef, dense.coef, atol=2e-4)
+        np.testing.assert_allclose(level.predict(table), dense.predict(table), atol=2e-4)
+        new = table.head(20).assign(g="new")
+        expected = dense.predict(new, se=True)
+        np.testing.assert_allclose(level.predict(new, se=True), expected, atol=1e-3)
+        eta = level.predict(table, "linear")
+        effect = level.predict(table, "terms")["loc", "net(z,w)"].to_numpy()
+        assert np.isfinite(eta.to_numpy()).all()
+        if options:
+            by_level = pd.Series(effect).groupby(table["g"].to_numpy()).mean()
+            assert np.abs(by_level).max() < 0.3 * effect.std()
+
+
+def test_sparse_terms_beside_many_levels():
+    rng = np.random.default_rng(0)
+    table = DATA.assign(**{f"v{j}": rng.normal(size=N) for j in range(5)})
+    table["normal"] += table["v0"]
+    models = both("normal", "lasso(v0, v1, v2, v3, v4, lam=0.05) + (1 | g)", table=table)
+    np.testing.assert_allclose(models[1].coef, models[0].coef, atol=1e-6)
+    new = table.head(20).assign(g=["new"] * 5 + table["g"].tolist()[5:20])
+    expected = models[0].predict(new, se=True)
+    np.testing.assert_allclose(models[1].predict(new, se=True), expected, atol=1e-6)

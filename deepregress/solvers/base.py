@@ -104,6 +104,13 @@ class Solution:
         """Coefficients estimated with the smoothing parameters: a dispersion, extra parameters."""
         return [*([] if self.dispersion is None else [self.dispersion]), *self.extra]
 
+    @property
+    def absent(self) -> Array:
+        """Coefficients that sparse terms hold at zero."""
+        if self.selected is None:
+            return np.zeros(0, dtype=np.int64)
+        return np.flatnonzero(~self.selected.active)
+
 
 class StructuredSolver(Protocol):
     """Anything that fits the structured part."""
@@ -288,8 +295,9 @@ class SemiStructured:
         Of all deep parts together.
     scores : tuple of ScoreDifference
         Of each part, given the others.
-    population : Matrix, (n_coef, n_coef)
-        V_C, to be added to the conditional covariance for effects of the population.
+    population : Matrix or None, (n_coef, n_coef)
+        V_C, to be added to the conditional covariance for effects of the population; None without
+        deep effects, and where coefficients are kept by level.
     history : tuple of Epoch
     message : str
         How the last training ended.
@@ -301,6 +309,6 @@ class SemiStructured:
     score_difference: float
     score_se: float
     scores: tuple[ScoreDifference, ...]
-    population: Matrix = field(repr=False)
+    population: Matrix | None = field(repr=False)
     history: tuple[Epoch, ...] = field(repr=False)
     message: str

@@ -31,9 +31,9 @@ import numpy as np
 from deepregress.architecture import Architecture
 from deepregress.errors import FitError
 from deepregress.families.base import upper_pairs
-from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
+from deepregress.linalg import Array, Matrix, Vector, one_blas_thread, sandwich
 from deepregress.objective import Objective
-from deepregress.orthogonal import projection
+from deepregress.orthogonal import product, projection
 from deepregress.penalty import PlacedPenalty
 from deepregress.predictor import DeepEffect, Members, evaluate
 from deepregress.solvers.base import (
@@ -210,9 +210,10 @@ def _rounds(objective: Objective, parts: Sequence[NetworkPart]) -> int:
 
 
 def _shares_columns(objective: Objective, part: NetworkPart) -> bool:
-    X = objective.units[part.unit].X
-    own = X[:, part.protected]
-    return bool(np.any(np.ptp(own, axis=0) > 0)) or X.shape[1] == len(part.protected)
+    matrix = objective.units[part.unit].matrix
+    own = matrix.select(part.protected)
+    varies = bool(own.levels) or bool(np.any(np.ptp(own.X, axis=0) > 0))
+    return varies or matrix.n_coef == len(part.protected)
 
 
 # -- projection and refit --------------------------------------------------------------------------
@@ -254,13 +255,13 @@ class _Deep:
         weights = _working_weights(objective, _with_parts(eta, parts, out_of_fold))
         projections, columns = [], []
         for part, D in zip(parts, outputs, strict=True):
-            X = objective.units[part.unit].X[:, part.protected]
+            X = objective.units[part.unit].matrix.select(part.protected)
             C = projection(X, weights[part.unit], D.T)
             projections.append(C)
-            q = _out_of_fold(D - (X @ C).T, folds)[:, None]
+            q = _out_of_fold(D - product(X, C).T, folds)[:, None]
             # each member is orthogonal over all rows, the rows of different members together are
             # not: without this the network would move coefficients it must leave alone
-            columns.append(q - X @ projection(X, weights[part.unit], q))
+            columns.append(q - product(X, projection(X, weights[part.unit], q)))
         return cls(
             objective,
             parts,
@@ -362,9 +363,11 @@ class _Fit:
             message=trained.status.message,
         )
 
-    def _population(self) -> Matrix:
+    def _population(self) -> Matrix | None:
         """V_C = P^-1 (sum_i s_i s_i') P^-1; s_iu = X_iu W_iuu delta_iu, delta: deep parts."""
         objective, solution = self.objective, self.solution
+        if not solution.information.layout.entire:
+            return None
         delta = np.zeros((objective.n_obs, len(objective.units)))
         for j, part in enumerate(self.deep.parts):
             delta[:, part.unit] += self.multipliers[j] * self.deep.columns[:, j]
@@ -373,20 +376,14 @@ class _Fit:
         for u, (unit, index) in enumerate(zip(objective.units, objective.slices, strict=True)):
             s = unit.X * (weights[u] * delta[:, u])[:, None]
             M[index, index] = s.T @ s
-        return _sandwich(solution, M)
-
-
-def _sandwich(solution: Solution, M: Matrix) -> Matrix:
-    """P^-1 M P^-1; constants are estimated apart and get zeros."""
-    P = solution.H + solution.S
-    free = np.delete(np.arange(len(P)), solution.held)
-    block = np.ix_(free, free)
-    factor = Factor.of(P[block])
-    if factor is None:
-        raise FitError("the penalised Hessian is singular at the solution with its deep terms")
-    V = np.zeros_like(P)
-    V[block] = factor.solve(factor.solve(M[block]).T)
-    return (V + V.T) / 2
+        free = np.delete(np.arange(len(M)), solution.held)
+        block, V = np.ix_(free, free), np.zeros_like(M)
+        own = sandwich((solution.H + solution.S)[block], M[block])
+        if own is None:
+            raise FitError("the penalised Hessian is singular at the solution with its deep terms")
+        # constants are estimated apart and get zeros
+        V[block] = own
+        return V
 
 
 def _out_of_fold(D: Matrix, folds: Folds) -> Vector:
@@ -493,7 +490,7 @@ def _no_effect(
         score_difference=none.value,
         score_se=none.se,
         scores=(none,) * len(parts),
-        population=np.zeros((objective.n_coef, objective.n_coef)),
+        population=np.zeros_like(base.H) if base.information.layout.entire else None,
         history=history,
         message=f"no deep effect on held-out rows ({trained.status.message})",
     )
