@@ -73,7 +73,18 @@ class SmoothingUncertainty:
 
     @classmethod
     def of(cls, objective: Objective, solution: Solution) -> SmoothingUncertainty:
-        """Differentiate V around a solution; a few passes over the data per entry of rho."""
+        """Differentiate V around a solution; a few passes over the data per entry of rho.
+
+        Raises
+        ------
+        FitError
+            Smoothing parameters were not chosen by a marginal likelihood.
+        """
+        if solution.criterion not in ("REML", "ML"):
+            raise FitError(
+                "the uncertainty of smoothing parameters needs method='REML' or 'ML', this model "
+                f"was fitted by {solution.criterion}"
+            )
         estimated = tuple(
             j
             for j, p in enumerate(Problem.of(objective, method=solution.criterion).penalties)

@@ -45,7 +45,7 @@ from deepregress.sparse import Placed, placed
 from deepregress.sparse_fit import Result
 from deepregress.terms import registered
 
-METHODS = ("REML", "ML", "fixed")
+METHODS = ("REML", "ML", "GCV", "fixed")
 ORTHOGONALIZATIONS = ("posthoc", "none")
 
 
@@ -87,9 +87,10 @@ def fit(
         Name -> Keras model (its output the feature vector) or factory from `dr.networks`.
     weights : str or array, optional
         Row weights of the log-likelihood: weight 2 is the row twice.
-    method : {"REML", "ML", "fixed"}
-        Marginal likelihood that chooses the smoothing parameters; "fixed": every smooth has its
-        `sp` or `df`.
+    method : {"REML", "ML", "GCV", "fixed"}
+        Marginal likelihood that chooses the smoothing parameters; "GCV": generalised
+        cross-validation of a generalised linear model, or UBRE where its dispersion is known;
+        "fixed": every smooth has its `sp` or `df`.
     training : Training, optional
         How networks are trained.
     orthogonalize : {"posthoc", "none"}
@@ -141,7 +142,7 @@ def fit(
         objective,
         parts,
         placed(designs),
-        method="ML" if method == "ML" else "REML",
+        method="REML" if method == "fixed" else method,
         training=training or Training(),
         seed=seed or 0,
         orthogonalize=orthogonalize,
@@ -314,6 +315,8 @@ def _solve(
             f"({parts[0].label})"
         )
     if sparse:
+    if method == "GCV" and (sparse or parts):
+        raise FitError("method='GCV' is for models of linear and smooth terms: use method='REML'")
         return fit_sparse(objective.densely(), sparse, method=method), None
     structured = partial(select, method=method)
     if not parts:

@@ -18,6 +18,7 @@ from dataclasses import replace
 import numpy as np
 import scipy.linalg
 
+from deepregress import prediction_error
 from deepregress.arrow import Arrow, ArrowFactor
 from deepregress.errors import FitError
 from deepregress.fellner_schall import (
@@ -60,8 +61,8 @@ def select(objective: Objective, start: Vector | None = None, *, method: str = "
     objective : Objective
     start : Vector, (n_coef,), optional
         Coefficients to start from; those of the intercept-only model by default.
-    method : {"REML", "ML"}
-        Marginal likelihood of all coefficients, or of the penalised ones.
+    method : {"REML", "ML", "GCV"}
+        Marginal likelihood of all coefficients, or of the penalised ones; GCV (or UBRE) from there.
 
     Returns
     -------
@@ -70,13 +71,15 @@ def select(objective: Objective, start: Vector | None = None, *, method: str = "
     Raises
     ------
     FitError
-        If the likelihood is not finite at the start.
+        If the likelihood is not finite at the start, or the model has no GCV.
     """
     with one_blas_thread():
-        return _select(Problem.of(objective, method=method), start)
+        if method == "GCV":
+            return _select(Problem.of(objective), start, criterion=method)
+        return _select(Problem.of(objective, method=method), start, criterion=method)
 
 
-def _select(problem: Problem, start: Vector | None) -> Solution:
+def _select(problem: Problem, start: Vector | None, *, criterion: str) -> Solution:
     objective = problem.objective
     if start is None:
         coef = start_coef(objective)
@@ -96,9 +99,13 @@ def _select(problem: Problem, start: Vector | None) -> Solution:
         if np.allclose(np.log(lam), np.log(point.lam), rtol=0, atol=FIXED_TOLERANCE):
             break
         point, status = _maximise_V(Point.at(problem, lam, point.state), trace)
-    if problem.method == "ML" and problem.dispersion is not None:
+    if criterion == "GCV":
+        point = prediction_error.minimise(point, _reported_information)
+    if criterion != "REML" and problem.dispersion is not None:
         point = _unbiased_dispersion(point)
-    return _solution(point, status, tuple(trace))
+    if criterion == "GCV" and problem.dispersion is None:
+        criterion = "UBRE"
+    return _solution(point, status, tuple(trace), criterion)
 
 
 def start_coef(objective: Objective) -> Vector:
@@ -254,7 +261,7 @@ def _fixed_lam(point: Point) -> Vector:
 
 
 def _unbiased_dispersion(point: Point) -> Point:
-    """The fit of ML with RSS / (n - edf) for its dispersion, as R reports it, at the same sp."""
+    """The fit of ML or GCV with RSS / (n - edf) as its dispersion, as in R, at the same sp."""
     problem = point.problem
     sp = point.lam * problem.phi(point.state.coef)
     for _ in range(MAX_ROUNDS):
@@ -284,7 +291,7 @@ def _status(point: Point, gradient: float) -> Status:
     return Status(True, "converged", edge)
 
 
-def _solution(point: Point, status: Status, trace: tuple[Step, ...]) -> Solution:
+def _solution(point: Point, status: Status, trace: tuple[Step, ...], criterion: str) -> Solution:
     problem, coef = point.problem, point.state.coef
     return Solution(
         coef=coef,
@@ -298,7 +305,7 @@ def _solution(point: Point, status: Status, trace: tuple[Step, ...]) -> Solution
         extra=problem.extra,
         status=status,
         trace=trace,
-        criterion="ML" if problem.method == "ML" else "REML",
+        criterion=criterion,
     )
 
 
@@ -307,7 +314,8 @@ def _reported_information(problem: Problem, state: State) -> Arrow:
     objective, H = problem.objective, state.at.information
     family, plain = objective.family, objective.response.plain
     linear = family.exponential or family.exponential_given
-    if not (linear and plain) or len(problem.held) < family.n_units - 1:
+    constant = len(problem.held) + sum(unit.n_coef == 0 for unit in objective.units)
+    if not (linear and plain) or constant < family.n_units - 1:
         return H
     expected, first = objective.fisher_information(state.coef), objective.slices[0]
     A = H.A.copy()

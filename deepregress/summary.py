@@ -181,7 +181,7 @@ class Statistics:
         Of t and F tests, where a constant dispersion is estimated.
     score : pair or None
         Cross-fitted difference in log score made by the networks, and its standard error.
-    criterion : {"REML", "ML"}
+    criterion : {"REML", "ML", "GCV", "UBRE"}
     reml, loglik, edf_total, aic : float
     scale : float or None
         Constant dispersion.
@@ -320,10 +320,11 @@ class Summary:
             share = 100 * round(fit.deviance_explained, 9)
             explained += [f"Deviance explained = {share:.3g}%"]
         scale = "" if s.scale is None else f"  Scale est. = {s.scale:.5g}"
+        sign = "-" if s.criterion in ("REML", "ML") else ""
         return [
             *lines,
             *(["   ".join(explained)] if explained else []),
-            f"-{s.criterion} = {s.reml:.5g}{scale}  n = {fit.n_obs}",
+            f"{sign}{s.criterion} = {s.reml:.5g}{scale}  n = {fit.n_obs}",
             f"logLik = {s.loglik:.6g} (edf = {s.edf_total:.4g})  AIC = {s.aic:.6g}",
         ]
 

@@ -51,7 +51,7 @@ FLOORS = {
     9: ("solvers.*",),
     9.4: ("penalty_groups",),
     9.5: ("marginal",),
-    9.6: ("fellner_schall",),
+    9.6: ("prediction_error", "fellner_schall"),
     9.7: ("separation",),
     10: ("smoothing", "inference", "significance"),
     10.1: ("sparse",),

@@ -66,8 +66,8 @@ class Solution:
         parameters; its row and column in P = H + S count as independent of the others.
     status : Status
     trace : tuple of Step
-    criterion : {"REML", "ML"}
-        What `reml` is.
+    criterion : {"REML", "ML", "GCV", "UBRE"}
+        What `reml` is; GCV and UBRE as such, the others as minus the log-likelihood.
     extra : tuple of int
         Indices of the family's constant extra parameters, estimated with the smoothing parameters;
         independent of the other coefficients too.
