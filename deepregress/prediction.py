@@ -402,7 +402,7 @@ class Predictors:
             for rows, part in chunks(frame):
                 every = [unit.rows(part, _of(excluded, unit.parameter)) for unit in self.units]
                 Z = [
-                    Reduced.of(self.gradient(unit, pieces), np.array(unit.index), V)
+                    Reduced.of(self.gradient(unit, pieces), np.array(unit.index, dtype=np.intp), V)
                     for unit, pieces in zip(self.units, every, strict=True)
                 ]
                 for u in range(n_units):

@@ -19,6 +19,7 @@ import tensorflow_probability as tfp
 
 from deepregress.bijectors import Tensor
 from deepregress.errors import FamilyError
+from deepregress.families import numerical
 from deepregress.families.base import Family, Value
 from deepregress.families.moments import quartile_location_scale
 from deepregress.families.wrapped import Formulated as Formulated
@@ -62,7 +63,7 @@ class Continuous(Family):
         return np.asarray(self.frozen(self.parameters_at(eta)).ppf(p))
 
     def sample(self, eta: Matrix, n: int, *, seed: int) -> Array:
-        u = np.random.default_rng(seed).uniform(size=(n, len(eta)))
+        u = numerical.generator(seed).uniform(size=(n, len(eta)))
         return self.quantile(u.ravel(), np.tile(eta, (n, 1))).reshape(n, len(eta))
 
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
@@ -151,6 +152,15 @@ class LogLocationScale(Continuous):
     def _standardised(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         loc, log_scale = self.of_log(values)
         return (tf.math.log(y) - loc) * tf.exp(-log_scale)
+
+
+def slope(family: Family, eta: Matrix) -> Vector:
+    """Derivative of the first parameter in its predictor, (n_obs,)."""
+    first = tf.constant(eta[:, 0])
+    with tf.GradientTape() as tape:
+        tape.watch(first)
+        value = family.parameters[0].link.inverse(first)
+    return np.asarray(tape.gradient(value, first).numpy())
 
 
 def standardised(values: Mapping[str, Value], y: Tensor) -> Tensor:

@@ -16,15 +16,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+import scipy.special
 import scipy.stats
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor, link, softplus
 from deepregress.families.base import Parameter, Value, register
+from deepregress.families.formulated import slope
 from deepregress.families.integrated import Integrated
 from deepregress.families.moments import weighted_moments
 from deepregress.families.special import HALF_LOG_2PI, stirling_remainder
-from deepregress.linalg import Vector
+from deepregress.linalg import Matrix, Vector
 
 LEAST_PRECISION = 0.1
 """Precision at which to start where the response has almost all its mass at 0 and 1."""
@@ -45,6 +48,7 @@ class Beta(Integrated):
     about: ClassVar[str] = "beta, variance mean (1 - mean) / (1 + precision)"
     support: ClassVar[str] = "numbers strictly between 0 and 1"
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    exponential_given: ClassVar[bool] = True
     extra: ClassVar[tuple[str, ...]] = ("precision",)
 
     @classmethod
@@ -81,6 +85,13 @@ class Beta(Integrated):
     def frozen(self, theta: Mapping[str, Vector]) -> Any:
         mean, precision = theta["mean"], theta["precision"]
         return scipy.stats.beta(mean * precision, (1.0 - mean) * precision)
+
+    def fisher_weight(self, eta: Matrix) -> Vector:
+        theta = self.parameters_at(eta)
+        mean, precision = theta["mean"], theta["precision"]
+        a, b = mean * precision, (1.0 - mean) * precision
+        curvature = scipy.special.polygamma(1, a) + scipy.special.polygamma(1, b)
+        return np.asarray((slope(self, eta) * precision) ** 2 * curvature)
 
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
         mean, variance = weighted_moments(y, weights)

@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from deepregress.bijectors import Tensor, link, log_normal_cdf, softplus
 from deepregress.families.base import Parameter, Value, register
-from deepregress.families.formulated import Continuous, standardised
+from deepregress.families.formulated import Continuous, slope, standardised
 from deepregress.families.integrated import Integrated
 from deepregress.families.moments import (
     quartile_location_scale,
@@ -49,12 +49,14 @@ class StudentT(Integrated):
     z = (y - loc) / scale; mean loc, variance scale^2 df / (df - 2) where df > 2, else infinite.
 
     The default link of df is logshiftto1, df = 1 + exp(eta): the mean exists and the likelihood is
-    bounded. `link={"df": "log"}` allows df below 1; mgcv's `scat` has df = min.df + exp(eta) with
-    min.df = 3.
+    bounded. With a constant scale and df beside smooth terms errors are those of the expected
+    information, as mgcv's. `link={"df": "log"}` allows df below 1; mgcv's `scat` has
+    df = min.df + exp(eta) with min.df = 3.
     """
 
     name: ClassVar[str] = "student_t"
     about: ClassVar[str] = "Student's t, y = loc + scale t_df"
+    exponential_given: ClassVar[bool] = True
     extra: ClassVar[tuple[str, ...]] = ("scale", "df")
 
     @classmethod
@@ -96,6 +98,11 @@ class StudentT(Integrated):
         finite = theta["df"] > 2.0
         ratio = theta["df"] / np.where(finite, theta["df"] - 2.0, 1.0)
         return np.asarray(np.where(finite, theta["scale"] ** 2 * ratio, np.inf))
+
+    def fisher_weight(self, eta: Matrix) -> Vector:
+        theta = self.parameters_at(eta)
+        df, scale = theta["df"], theta["scale"]
+        return np.asarray((slope(self, eta) / scale) ** 2 * (df + 1.0) / (df + 3.0))
 
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
         quartiles = tuple(scipy.stats.t(_START_DF).ppf((0.25, 0.5, 0.75)))

@@ -40,8 +40,8 @@ TERMS = 128
 WIDTHS = 10.0
 """Terms of the series, and half the range they cover in widths s where s > 6: the terms left out,
 also those below j = 1, are below exp(-35) of the largest. Strides are at most 0.16 s."""
-_LARGEST_LOG = 600.0
-"""log y of nodes of the integral at which the density is zero and powers of y overflow."""
+_LARGEST_LOG = 150.0
+"""log y beyond which the density is taken as zero: the cube of the largest j overflows."""
 _LOG_2PI = math.log(2.0 * math.pi)
 _COUNT_WIDTHS = 12.0
 """Standard deviations of the Poisson number that the sum of the distribution function covers."""
@@ -61,6 +61,7 @@ class Tweedie(Integrated):
     name: ClassVar[str] = "tweedie"
     about: ClassVar[str] = "Tweedie with exact zeros, variance dispersion * mean^power"
     support: ClassVar[str] = "finite numbers >= 0"
+    exponential_given: ClassVar[bool] = True
     extra: ClassVar[tuple[str, ...]] = ("dispersion", "power")
 
     @classmethod
