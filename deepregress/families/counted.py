@@ -21,6 +21,7 @@ import scipy.special
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor
+from deepregress.families import numerical
 from deepregress.families.base import Family, Value
 from deepregress.families.counting import Count
 from deepregress.families.formulated import Formulated
@@ -104,7 +105,7 @@ class Counted(Family):
         return _tails(self._count(eta), y)[1]
 
     def sample(self, eta: Matrix, n: int, *, seed: int) -> Array:
-        return draws(self._count(eta), n, np.random.default_rng(seed))
+        return draws(self._count(eta), n, numerical.generator(seed))
 
     def _count(self, eta: Matrix) -> Count:
         return self.count(self.values(tf.convert_to_tensor(eta, tf.float64)))
@@ -167,7 +168,7 @@ class ZeroModified(Counted):
 
     def sample(self, eta: Matrix, n: int, *, seed: int) -> Array:
         count, zero, _ = self._parts(eta)
-        rng = np.random.default_rng(seed)
+        rng = numerical.generator(seed)
         positive = rng.uniform(size=(n, len(eta))) >= zero
         return np.where(positive, positive_draws(count, n, rng), 0.0)
 

@@ -164,7 +164,7 @@ class GeneralizedPoisson(Counted):
     def sample(self, eta: Matrix, n: int, *, seed: int) -> Array:
         """All descendants of a Poisson(theta) number of founders with Poisson(lambda) children."""
         log_theta, share = _generalized(self.values(tf.convert_to_tensor(eta, tf.float64)))
-        rng = np.random.default_rng(seed)
+        rng = numerical.generator(seed)
         born = rng.poisson(np.exp(log_theta.numpy()), (n, len(eta)))
         total = born.astype(np.float64)
         while born.any():

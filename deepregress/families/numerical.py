@@ -137,8 +137,17 @@ def sample(family: Distributions, eta: Matrix, n: int, *, seed: int) -> Array:
 
 def _by_quantiles(family: Distributions, eta: Matrix, n: int, seed: int) -> Array:
     """Quantiles of uniform numbers."""
-    u = np.random.default_rng(seed).uniform(size=(n, len(eta)))
+    u = generator(seed).uniform(size=(n, len(eta)))
     return quantile(family, u.ravel(), np.tile(eta, (n, 1))).reshape(n, len(eta))
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Random numbers for draws of a response.
+
+    Another kind than `np.random.default_rng`: a user who drew covariates with the same seed would
+    get responses that depend on them by their random numbers.
+    """
+    return np.random.Generator(np.random.PCG64DXSM(seed))
 
 
 def saturated(family: Any, rows: Mapping[str, Array], eta: Matrix) -> Vector:
@@ -178,10 +187,9 @@ def _placed(family: Distributions, y: Array) -> tuple[Array, Array, Array]:
     """Values as the family takes them; which are below and above the whole support."""
     y = np.asarray(y, dtype=np.float64)
     least, most = family.bounds
-    if family.discrete:
-        y = np.floor(y)
-        return y, (y < least) | (y == -np.inf), y >= most
-    return y, y <= least, y >= most
+    y = np.floor(y) if family.discrete else y
+    below = (y < least) | (y == -np.inf) if family.discrete else y <= least
+    return np.where(np.isfinite(y), y, 0.0), below, y >= most
 
 
 def _count_quantile(family: Distributions, p: Vector, eta: Matrix) -> Vector:
