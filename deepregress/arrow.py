@@ -203,6 +203,14 @@ class Arrow:
             out[own[i], K[j]] = self.D[level_c[K[j]], a, column_c[K[j]]]
         return out
 
+    def schur(self) -> Matrix | None:
+        """T, (p, p), also where it is singular; None where a block of D is."""
+        if not self.layout.levels.size:
+            return self.A
+        lift = np.diag(np.diagonal(self.A))
+        factor = ArrowFactor.of(replace(self, A=self.A + lift))
+        return None if factor is None else factor.T - lift
+
     def matrix(self) -> Matrix:
         """The joint matrix, (n_coef, n_coef)."""
         if self.layout.entire:

@@ -193,10 +193,14 @@ def check_model(
     """Check a fitted model on its training rows, of which `eta` are the predictors (n_obs, U)."""
     solution, family = model.solution, model.predictors.family
     networks = any(design.networks for design in designs.values())
-    P = solution.H + solution.S
-    if solution.dispersion is not None:
-        P = np.delete(np.delete(P, solution.dispersion, axis=0), solution.dispersion, axis=1)
-    chosen = len(solution.trace) > 0 and solution.criterion == "REML" and not networks
+    out = [*solution.absent, *([] if solution.dispersion is None else [solution.dispersion])]
+    whole = solution.information + solution.penalty
+    P = whole.restrict(whole.layout.restrict(np.delete(np.arange(whole.layout.n_coef), out)))
+    # the levels of a factor are penalised, so their blocks have full rank
+    T = P.schur()
+    # sparse terms and networks are no part of the restricted likelihood
+    alone = solution.selected is None and not networks
+    chosen = len(solution.trace) > 0 and solution.criterion == "REML" and alone
     return ModelCheck(
         converged=solution.status.converged,
         message=solution.status.message,
@@ -205,8 +209,8 @@ def check_model(
         score=solution.reml,
         scale=model.scale,
         optimum=Optimum.at(family, response, designs, frame, solution) if chosen else None,
-        rank=penalised_rank(P),
-        n_coef=len(P),
+        rank=0 if T is None else P.layout.levels.size + penalised_rank(T),
+        n_coef=P.layout.size,
         table=basis_dimensions(
             model.predictors,
             model.inference.edf,

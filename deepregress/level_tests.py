@@ -22,7 +22,7 @@ from functools import cached_property
 
 import numpy as np
 
-from deepregress.arrow import Arrow, ArrowFactor, Inverse
+from deepregress.arrow import Arrow, Inverse
 from deepregress.errors import FitError
 from deepregress.linalg import Array, Factor, Matrix, Vector
 from deepregress.significance import Test, random_effect_test, weighted_chi2_sf
@@ -151,7 +151,7 @@ class LevelTerm:
         regular[self.place[~known]] = 1.0
         P = (H + self.balanced + Arrow.of_diagonal(H.layout, regular)).restrict(free)
         inside = np.isin(free.dense, self.place)
-        T = _schur(P)
+        T = P.schur()
         if T is None:
             return int(known.sum())
         A, o = T, ~inside
@@ -235,15 +235,6 @@ class LevelTerm:
         w = np.maximum(np.linalg.eigvalsh((blocks + blocks.transpose(0, 2, 1)) / 2.0), 0.0).ravel()
         statistic = float(np.sum(b * metric.solve(b)))
         return statistic, w * max(total / max(float(w.sum()), np.finfo(float).tiny), 0.0)
-
-
-def _schur(P: Arrow) -> Matrix | None:
-    """A - B' D^-1 B, also where it is singular; None where a block of D is."""
-    if not P.layout.levels.size:
-        return P.A
-    lifted = Arrow(P.layout, P.A + np.diag(np.diagonal(P.A)), P.B, P.D)
-    factor = ArrowFactor.of(lifted)
-    return None if factor is None else factor.T - np.diag(np.diagonal(P.A))
 
 
 def _tail(statistic: float, weights: Vector, residual_df: float | None) -> float:
