@@ -31,6 +31,7 @@ from deepregress.inference import Inference
 from deepregress.linalg import Matrix
 from deepregress.prediction import Deep, Estimate, Predictors
 from deepregress.solvers.base import Solution
+from deepregress.sparse_tables import SparseTables
 from deepregress.summary import Summary
 
 
@@ -227,6 +228,11 @@ class Estimates:
         steps: Sequence[Any] = self.solution.trace if self.deep is None else self.deep.history
         return pd.DataFrame([dataclasses.asdict(step) for step in steps])
 
+    @cached_property
+    def sparse(self) -> SparseTables | None:
+        """Sparse terms: lam, what was selected, how exactly; None where there are none."""
+        return SparseTables.of(self._fit)
+
     def summary(self) -> Summary:
         """Tables of coefficients, smooths and networks; prints as R's summary.gam."""
         return summary.summarise(self._fit, self._goodness, self.deep, self.formula)
@@ -303,6 +309,11 @@ class Estimates:
             raise FitError(
                 "the uncertainty of smoothing parameters is not known for a model with networks: "
                 "those of its multipliers were chosen on rows that each network had not seen"
+            )
+        if self.solution.selected is not None:
+            raise FitError(
+                "the uncertainty of smoothing parameters is not known for a model with sparse "
+                "terms: all it says is given the selection"
             )
         frame, response = self._training()
         objective, _ = assemble(self.family, response, self.designs, frame)

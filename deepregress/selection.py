@@ -180,7 +180,7 @@ class Dispersion:
         self.objective = model.objective
         family = model.objective.family
         self.unit: int | None = None
-        if family.dispersion is not None and len(model.plain) > len(model.free):
+        if family.dispersion is not None and model.whole.dispersion is not None:
             self.unit = family.parameter_names.index(family.dispersion)
         n_units = len(model.objective.units)
         self._diagonal = sum(n_units - k for k in range(self.unit or 0))

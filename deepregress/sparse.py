@@ -165,8 +165,8 @@ class SparseModel:
     terms : Terms
     plain : Array of int
         Coefficients without a sparse penalty.
-    free : Array of int
-        Those of them that move with the sparse ones: all but the constants.
+    whole : Problem
+        What is a constant dispersion or extra parameter, whatever is selected.
     null : Setting
         Where all sparse effects are zero.
     method : {"REML", "ML"}
@@ -177,7 +177,7 @@ class SparseModel:
     objective: Objective
     terms: Terms
     plain: Array
-    free: Array
+    whole: Problem
     null: Setting
     method: str
     balance: Vector
@@ -193,15 +193,15 @@ class SparseModel:
             plain = np.setdiff1d(np.arange(objective.n_coef), terms.coordinates.index)
             rest = restricted(objective, plain)
             fitted = select(rest.objective, method=method)
-        problem = Problem.of(rest.objective, method=method)
+        whole = Problem.of(objective)
         b = np.zeros(objective.n_coef)
         b[plain] = fitted.coef
-        phi = problem.phi(fitted.coef)
+        phi = whole.phi(b)
         balance = _balance(objective, b)
         lam = np.where(_given(objective) >= 0.0, _given(objective) / phi, balance)
         lam[rest.penalties] = fitted.lam
         null = Setting(b, np.minimum(lam, STRAIGHT * balance), phi)
-        return cls(objective, terms, plain, plain[problem.free], null, method, balance)
+        return cls(objective, terms, plain, whole, null, method, balance)
 
     @property
     def weight(self) -> float:
@@ -233,6 +233,11 @@ class SparseModel:
             own = self.free[(self.free >= index.start) & (self.free < index.stop)] - index.start
             found.append(np.sqrt(weights @ unit.X[:, own] ** 2 / self.weight))
         return np.asarray(np.maximum(np.concatenate(found), np.finfo(float).tiny))
+
+    @cached_property
+    def free(self) -> Array:
+        """Coefficients that move with the sparse ones: all others but the constants."""
+        return np.setdiff1d(self.plain, self.whole.held)
 
     @property
     def estimated(self) -> bool:

@@ -158,26 +158,36 @@ def _settle(
     """
     if not model.estimated:
         return None, ""
-    columns = model.active(optimum.state.c)
-    gates = [
-        gate
-        for gate in gate_penalties(model, lam, optimum.state)
-        if not model.smooth[gate[0]].any()
-    ]
-    rest = restricted(model.objective, columns, gates)
-    problem = Problem.of(rest.objective, method=model.method)
-    if not any(p.estimated for p in problem.penalties):
-        return None, ""
-    fitted = select(rest.objective, optimum.state.b[columns], method=model.method)
+    b = optimum.state.b.copy()
+    rest = _gated(model, lam, optimum.state, setting, smooth=False)
+    fitted = select(rest.objective, b[rest.columns], method=model.method)
     own = rest.penalties >= 0
     chosen = setting.lam.copy()
     chosen[rest.penalties[own]] = fitted.lam[own]
     chosen = np.minimum(chosen, STRAIGHT * model.balance)
-    b = optimum.state.b.copy()
-    constants = columns[problem.held]
-    b[constants] = fitted.coef[problem.held]
+    constants = model.whole.held
+    b[constants] = fitted.coef[np.searchsorted(rest.columns, constants)]
     message = "" if fitted.status.converged else fitted.status.message
-    return Setting(b, chosen, problem.phi(fitted.coef)), message
+    return Setting(b, chosen, model.whole.phi(b)), message
+
+
+def _gated(
+    model: SparseModel, lam: Vector, state: State, setting: Setting, *, smooth: bool
+) -> Restricted:
+    """The structured model of what is not zero, with gates (those of smooths if `smooth`).
+
+    Where all sparse effects on a scale are zero, it counts as a constant dispersion there, by which
+    sp is divided, and in the model it does not.
+    """
+    columns = model.active(state.c)
+    phi = Problem.of(restricted(model.objective, columns).objective).phi(state.b[columns])
+    gates = [
+        (index, G * (phi / setting.phi))
+        for index, G in gate_penalties(model, lam, state)
+        if smooth or not model.smooth[index].any()
+    ]
+    sp = setting.lam * phi if smooth else None
+    return restricted(model.objective, columns, gates, sp=sp)
 
 
 # -- 3. The result ---------------------------------------------------------------------------------
@@ -217,7 +227,7 @@ def result(model: SparseModel, fit: Fit, *, criterion: str, refit: bool) -> Resu
             solution, inference = _with_dispersion(rest, solution, inference)
     status = solution.status if refit else fit.status
     selected = _selected(model, fit, criterion=criterion, refit=refit)
-    whole = replace(_embedded(model, rest, solution), selected=selected, status=status)
+    whole = replace(_embedded(model, fit, rest, solution), selected=selected, status=status)
     return Result(whole, _whole_inference(model, rest, inference))
 
 
@@ -236,18 +246,22 @@ def _refitted(model: SparseModel, fit: Fit) -> tuple[Restricted, Solution]:
 def _at_optimum(model: SparseModel, fit: Fit) -> tuple[Restricted, Solution]:
     """The solution over the coefficients that are not zero, its S the second derivatives."""
     state, setting = fit.optimum.state, fit.setting
-    columns = model.active(state.c)
-    gates = gate_penalties(model, fit.lam, state)
-    sp = setting.lam * setting.phi
-    rest = restricted(model.objective, columns, gates, sp=sp)
-    found = select(rest.objective, state.b[columns], method=model.method)
+    rest = _gated(model, fit.lam, state, setting, smooth=True)
+    found = select(rest.objective, state.b[rest.columns], method=model.method)
+    coef = state.b[rest.columns]
+    if model.whole.dispersion is None:
+        found = replace(found, dispersion=None, loglik=state.loglik)
+        phi = 1.0
+    else:
+        # R's conventions for a dispersion are in the log-likelihood that is found
+        coef[found.dispersion] = found.coef[found.dispersion]
+        phi = Problem.of(rest.objective).phi(coef)
     bends = gate_penalties(model, fit.lam, state, second=True)
-    curved = restricted(model.objective, columns, bends, sp=sp).objective
-    S = total_penalty(curved, found.lam).toarray()
-    # where there is a dispersion, R's conventions for it are in the log-likelihood that is found
-    loglik = state.loglik if found.dispersion is None else found.loglik
-    found = replace(found, coef=state.b[columns], loglik=loglik, penalty=Arrow.dense(S))
-    return rest, found
+    curved = restricted(model.objective, rest.columns, bends)
+    sp = np.append(setting.lam * setting.phi, 1.0)  # gates have the number -1, the last
+    S = total_penalty(curved.objective, sp[curved.penalties] / phi).toarray()
+    own = sp[rest.penalties]
+    return rest, replace(found, coef=coef, lam=own / phi, sp=own, penalty=Arrow.dense(S))
 
 
 def _with_dispersion(
@@ -278,11 +292,11 @@ def _with_dispersion(
     return solution, Inference.of(solution)
 
 
-def _embedded(model: SparseModel, rest: Restricted, solution: Solution) -> Solution:
-    """The solution over all coefficients and penalties; a term that is out has sp infinite."""
-    n_penalties = len(model.null.lam)
+def _embedded(model: SparseModel, fit: Fit, rest: Restricted, solution: Solution) -> Solution:
+    """The solution over all coefficients and penalties; a term that is out keeps its last sp."""
     own = rest.penalties >= 0
-    sp, lam = np.full(n_penalties, np.inf), np.full(n_penalties, np.inf)
+    lam = fit.setting.lam.copy()
+    sp = lam * fit.setting.phi
     sp[rest.penalties[own]], lam[rest.penalties[own]] = solution.sp[own], solution.lam[own]
     coef = np.zeros(model.objective.n_coef)
     coef[rest.columns] = solution.coef
