@@ -16,6 +16,9 @@ from deepregress.response import Response
 # no order on the circle, no distribution function of classes; Tweedie's has no derivatives yet
 EXCEPT = ("categorical", "multinomial", "von_mises", "tweedie")
 UNIVARIATE = [name for name in names() if not family(name).multivariate and name not in EXCEPT]
+# a point of a distribution has no density: intervals hold it or not, however short they are
+WITH_POINTS = [name for name in UNIVARIATE if "inflated_beta" in name]
+SUMMED = ("betabinomial", "generalized_poisson")  # a distribution function without a formula
 CONTINUOUS = [name for name in UNIVARIATE if not family(name).discrete]
 DISCRETE = [name for name in UNIVARIATE if family(name).discrete]
 # a place where the density of every family is well away from its limits
@@ -50,7 +53,7 @@ def derivatives(fam, given, eta):
 # -- identities of METHODS 12 ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CONTINUOUS)
+@pytest.mark.parametrize("name", sorted({*CONTINUOUS} - {*WITH_POINTS}))
 def test_interval_likelihoods_over_a_partition_sum_to_one(name):
     fam = family(name)
     eta = eta_of(fam, 1)
@@ -81,7 +84,7 @@ def test_intervals_of_counts_hold_both_ends_and_sum_to_one(name):
     assert np.exp(whole[0]) == pytest.approx(by_sum, rel=1e-10)
 
 
-@pytest.mark.parametrize("name", CONTINUOUS)
+@pytest.mark.parametrize("name", sorted({*CONTINUOUS} - {*WITH_POINTS, "laplace"}))
 def test_an_interval_becomes_the_density_as_it_shrinks(name):
     fam = family(name)
     eta = eta_of(fam, 5)
@@ -130,7 +133,7 @@ def test_truncation_divides_by_the_probability_of_being_seen(name):
     np.testing.assert_allclose(never, plain, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", UNIVARIATE)
+@pytest.mark.parametrize("name", sorted({*UNIVARIATE} - {*SUMMED, *WITH_POINTS}))
 def test_derivatives_of_censored_and_truncated_rows_are_differences(name):
     fam = family(name)
     eta = eta_of(fam, 6)

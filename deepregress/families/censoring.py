@@ -111,14 +111,14 @@ class _Rows:
         mask = tf.concat(where, axis=0)
         eta = only(tf.concat([self.eta] * times, axis=0), mask[:, None])
         rows = {name: tf.concat([column] * times, axis=0) for name, column in self.rows.items()}
-        value = function(self.family.values(eta, rows), tf.concat(points, axis=0))
+        value = function(self.family.values(eta, rows), finite(tf.concat(points, axis=0)))
         value = tf.where(mask, value, tf.constant(-np.inf, value.dtype))
         return list(tf.split(value, times))
 
     def mostly_below(self, a: Tensor, b: Tensor) -> Tensor:
         """Whether F(b) > S(a): the upper tail beyond a is the smaller one. No derivatives."""
         values = self.family.values(tf.stop_gradient(self.eta), self.rows)
-        return self.family.log_cdf(values, b) > self.family.log_survival(values, a)
+        return self.family.log_cdf(values, finite(b)) > self.family.log_survival(values, finite(a))
 
 
 def _censored(at: _Rows, kinds: list[str]) -> Tensor:
@@ -172,6 +172,11 @@ def _quadrature(at: _Rows, a: Tensor, b: Tensor, where: Tensor) -> Tensor:
     points = [middle + node * half for node in NODES]
     terms = tf.stack(at.log_density(points, [where] * len(NODES)), axis=1)
     return tf.reduce_logsumexp(terms + np.log(NODE_WEIGHTS), axis=1) + tf.math.log(half)
+
+
+def finite(y: Tensor) -> Tensor:
+    """y, with 0 for an open bound, which no function of a family is asked for."""
+    return tf.where(tf.math.is_finite(y), y, tf.zeros_like(y))
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]

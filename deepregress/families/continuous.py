@@ -18,6 +18,7 @@ import tensorflow_probability as tfp
 
 from deepregress.bijectors import Tensor, link, log_normal_cdf
 from deepregress.families.base import Family, Parameter, Value, register
+from deepregress.families.incomplete_gamma import log_tails
 from deepregress.families.moments import weighted_moments
 from deepregress.linalg import Array, Vector
 
@@ -109,6 +110,17 @@ class Gamma(Family):
         # where concentration is exactly 1; the distribution of log y has no such term
         log_y = tf.math.log(y)
         return tfd.ExpGamma(**_gamma_arguments(values)).log_prob(log_y) - log_y
+
+    def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return self._log_tails(values, y)[0]
+
+    def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return self._log_tails(values, y)[1]
+
+    @staticmethod
+    def _log_tails(values: Mapping[str, Value], y: Tensor) -> tuple[Tensor, Tensor]:
+        concentration = tf.exp(-values["dispersion"].log)
+        return log_tails(concentration, tf.math.log(y) - values["mean"].log)
 
     def in_support(self, y: Array) -> Array:
         return np.isfinite(y) & (y > 0)

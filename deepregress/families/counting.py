@@ -51,6 +51,8 @@ _NOTHING = np.log(1e-17)
 _STEP = 0.05
 _TAU = np.arange(-3.6, 6.6, _STEP)
 _NODES = np.exp(_TAU - np.exp(-_TAU))
+_LEAST = -745.0
+"""Exponents below it are zero in float64."""
 _LOG_WEIGHTS = np.log(_STEP * _NODES * (1.0 + np.exp(-_TAU)))
 """Double exponential rule for int_0^inf of a function that decays like exp(-t)."""
 
@@ -274,7 +276,11 @@ def log_tail(
         Over which the integrand falls by an order of one; the result does not depend on it.
     """
     stride = tf.stop_gradient(tf.where(lower, -length, length))
-    terms = log_ratio(end + stride * _NODES[:, None]) + _LOG_WEIGHTS[:, None]
+    moved = end + stride * _NODES[:, None]
+    # where the integrand is zero its derivatives would be 0 times infinity
+    zero = log_ratio(moved) < _LEAST
+    ratio = log_ratio(tf.where(zero, end + tf.zeros_like(moved), moved))
+    terms = tf.where(zero, tf.constant(-np.inf, end.dtype), ratio) + _LOG_WEIGHTS[:, None]
     return tf.reduce_logsumexp(terms, axis=0) + tf.math.log(tf.stop_gradient(length))
 
 

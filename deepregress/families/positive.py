@@ -28,7 +28,7 @@ import tensorflow as tf
 from deepregress.bijectors import Tensor, link, log_normal_cdf, softplus
 from deepregress.families.base import Parameter, Value, register
 from deepregress.families.formulated import Continuous, LogLocationScale
-from deepregress.families.integrated import Integrated
+from deepregress.families.incomplete_gamma import log_tails
 from deepregress.families.moments import quartile_location_scale, weighted_moments
 from deepregress.families.special import HALF_LOG_2PI, log1mexp, stirling_remainder
 from deepregress.linalg import Array, Matrix, Vector
@@ -284,7 +284,7 @@ class InverseGaussian(Continuous):
 
 @register
 @dataclass(frozen=True)
-class InverseGamma(Integrated):
+class InverseGamma(Continuous):
     """Inverse gamma distribution with scale and concentration: 1 / y is gamma.
 
     f(y) = s^a y^(-a-1) exp(-s / y) / Gamma(a),  s = scale, a = concentration;
@@ -304,23 +304,22 @@ class InverseGamma(Integrated):
         )
 
     def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        log_y = tf.math.log(y)
-        return self.log_density_on_line(values, log_y) - log_y
-
-    def on_line(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        return tf.math.log(y)
-
-    def log_density_on_line(self, values: Mapping[str, Value], x: Tensor) -> Tensor:
-        concentration, d = values["concentration"].value, values["scale"].log - x
-        d -= values["concentration"].log
+        concentration, d = values["concentration"].value, self._log_ratio(values, y)
         # concentration log(scale / y) - scale / y with the logarithm of Stirling's formula in it
         hump = -concentration * (tf.math.expm1(d) - d)
         half_log = 0.5 * values["concentration"].log - HALF_LOG_2PI
-        return hump + half_log - stirling_remainder(concentration)
+        return hump + half_log - stirling_remainder(concentration) - tf.math.log(y)
 
-    def hump(self, values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:
-        log_concentration = values["concentration"].log
-        return values["scale"].log - log_concentration, tf.exp(-0.5 * log_concentration)
+    def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        # Y <= y where the gamma variable scale / Y is at least scale / y
+        return log_tails(values["concentration"].value, self._log_ratio(values, y))[1]
+
+    def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return log_tails(values["concentration"].value, self._log_ratio(values, y))[0]
+
+    @staticmethod
+    def _log_ratio(values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return values["scale"].log - tf.math.log(y) - values["concentration"].log
 
     def frozen(self, theta: Mapping[str, Vector]) -> Any:
         return scipy.stats.invgamma(theta["concentration"], scale=theta["scale"])
