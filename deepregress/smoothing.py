@@ -192,7 +192,9 @@ def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
 
 
 def _information(point: Point) -> Arrow:
-    return curvature(point.problem.objective, point.state, None, point.problem.layout)[0]
+    """H at a point, or what stands for it where H + S is not positive definite."""
+    problem = point.problem
+    return curvature(problem.objective, point.state, problem.S(point.lam), problem.layout)[0]
 
 
 def _ascent(slope: Slope, active: Array) -> Vector:

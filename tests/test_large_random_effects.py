@@ -53,6 +53,7 @@ MODELS = [
     ("normal", "s(x, select=True) + s(g, bs='re', select=True)", "REML"),
     ("poisson", "s(x) + s(g, bs='re', sp=3)", "REML"),
     ("poisson", "s(x) + s(g, bs='re', df=20)", "REML"),
+    ("normal", "s(x) + s(g, bs='re', df=20)", "REML"),
     ("normal", "s(x) + (1 | g)", "ML"),
     ("poisson", "s(x) + (1 | g) + (1 | h)", "ML"),
     ("poisson", "0 + (1 | g)", "REML"),
@@ -93,6 +94,14 @@ def test_columns_by_level_give_the_same_fit(family, terms, method):
     for which in ("cov_frequentist", "edf1"):
         expected = getattr(dense.inference, which)
         np.testing.assert_allclose(getattr(level.inference, which), expected, atol=1e-7)
+
+
+def test_fixed_degrees_of_freedom_of_dependent_columns_are_met():
+    # the dummies of all levels depend on the intercept: without its penalty H is singular
+    for family in ("normal", "poisson"):
+        for model in both(family, "s(x) + s(g, bs='re', df=20)"):
+            edf = model.edf[model.family.parameter_names[0], "s(g)"]
+            assert edf == pytest.approx(20.0, abs=1e-3)
 
 
 @pytest.mark.parametrize(
