@@ -291,6 +291,7 @@ def test_the_loglog_link_is_the_complement_of_the_cloglog_link():
         ("zip", [1.0, -1.0], "needs counts 0, 1, 2, ...; row 1 is -1"),
         ("zero_inflated_beta", [0.0, 1.0], "needs numbers >= 0 and < 1; row 1 is 1"),
         ("one_inflated_beta", [1.0, 0.0], "needs numbers > 0 and <= 1; row 1 is 0"),
+        ("zip", [0.0, 0.0], "is 0 in all 2 rows: family 'zip' needs positive counts"),
         ("binomial", [0.0, 4.0], "row 1 has 4 successes in 3 trials"),
     ],
 )

@@ -21,12 +21,14 @@ import scipy.special
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor
+from deepregress.errors import ResponseError
 from deepregress.families import numerical
 from deepregress.families.base import Family, Value
 from deepregress.families.counting import Count
 from deepregress.families.formulated import Formulated
 from deepregress.families.special import log1mexp
 from deepregress.linalg import Array, Matrix, Vector
+from deepregress.response import Response
 
 NUMERICALLY_ZERO = 1e-8
 """A fitted probability or mean below this says that the likelihood rises towards infinite
@@ -113,6 +115,14 @@ class Counted(Family):
 
 class ZeroModified(Counted):
     """A count whose zeros have a probability of their own."""
+
+    def check(self, response: Response) -> None:
+        super().check(response)
+        if not np.any(response.upper > 0.0):
+            raise ResponseError(
+                f"{response.label!r} is 0 in all {response.n_obs} rows: family {self.name!r} needs "
+                "positive counts to tell the count from the zeros"
+            )
 
     @abstractmethod
     def zeros(self, values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:
