@@ -56,7 +56,7 @@ class Basis(ABC):
         """Return the basis functions at x, shape (n, k), for x of shape (n,) or (n, d)."""
 
 
-MANY_COLUMNS = 200
+MANY_COLUMNS = 100
 """Columns of levels from which on they are kept by level and their penalties as diagonals."""
 
 

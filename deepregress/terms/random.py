@@ -9,8 +9,9 @@
 
 Effects are independent N(0, sd^2), a ridge penalty with an estimated smoothing parameter. A new
 level has the mean effect, zero, and its standard errors contain sd^2 (module `new_levels`). Factors
-of many levels have no dense columns: tens of thousands of levels fit (module `arrow`). In `s(..., bs="re")` strings and Categoricals are factors and
-numbers are multiplied, as in mgcv; right of a bar, numbers are factors too, as in lme4.
+of many levels have no dense columns: tens of thousands of levels fit (module `arrow`). In `s(...,
+bs="re")` strings and Categoricals are factors and numbers are multiplied, as in mgcv; right of a
+bar, numbers are factors too, as in lme4.
 """
 
 from __future__ import annotations
