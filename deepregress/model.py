@@ -314,9 +314,9 @@ def _solve(
             f"{sparse[0].sparsity.term}: sparse terms cannot stand beside networks yet "
             f"({parts[0].label})"
         )
-    if sparse:
     if method == "GCV" and (sparse or parts):
         raise FitError("method='GCV' is for models of linear and smooth terms: use method='REML'")
+    if sparse:
         return fit_sparse(objective.densely(), sparse, method=method), None
     structured = partial(select, method=method)
     if not parts:
