@@ -58,7 +58,13 @@ def minimise(model: Model, penalty: GroupPenalty, start: Vector) -> Vector:
     for _ in range(MAX_ROUNDS):
         if best.violation.max(initial=0.0) <= TOLERANCE * largest:
             break
-        trial = _on_support(model, penalty, _sweep(model, penalty, best))
+        # a Newton step is exact for single coefficients that are not zero, and cheaper; where it is
+        # no help, and for larger groups, all that are wrong take step 1
+        every = np.ones(penalty.n_groups, dtype=bool)
+        first = best.c == 0 if penalty.n_groups == len(best.c) else every
+        trial = _on_support(model, penalty, _sweep(model, penalty, best, first))
+        if not trial.better(best) and not first.all():
+            trial = _on_support(model, penalty, _sweep(model, penalty, best, every))
         if not trial.better(best):
             break
         best = trial
@@ -91,11 +97,11 @@ class _Point:
         return float(self.violation.max()) < 0.5 * float(other.violation.max())
 
 
-def _sweep(model: Model, penalty: GroupPenalty, point: _Point) -> Vector:
-    """Step 1: the coefficients after a proximal step of each group that is wrong."""
+def _sweep(model: Model, penalty: GroupPenalty, point: _Point, groups: Array) -> Vector:
+    """Step 1: the coefficients after a proximal step of each of the groups that is wrong."""
     ends = np.cumsum(np.bincount(penalty.group, minlength=penalty.n_groups)).tolist()
     c, gradient = point.c.copy(), point.gradient.copy()
-    wrong = np.flatnonzero(point.violation > 0.0)
+    wrong = np.flatnonzero(groups & (point.violation > 0.0))
     for g in wrong[np.argsort(-point.violation[wrong])].tolist():
         place = slice(ends[g - 1] if g else 0, ends[g])
         bound = _largest_eigenvalue(model.Q[place, place])
