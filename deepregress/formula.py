@@ -102,6 +102,8 @@ class ParsedPredictor:
         Registered calls in order.
     fixed : float or None
         Value of a parameter that is fixed by a number, on the scale of the parameter.
+    intercept : bool
+        Whether the intercept is a column; not where another parameter holds the constant.
     """
 
     parameter: str
@@ -110,6 +112,7 @@ class ParsedPredictor:
     variables: tuple[str, ...]
     calls: tuple[Call, ...]
     fixed: float | None = None
+    intercept: bool = True
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,9 @@ def parse(
     return ParsedModel(left, expression_variables(left), predictors, names.networks)
 
 
-def expand(parsed: ParsedModel, parameters: Sequence[str]) -> ParsedModel:
+def expand(
+    parsed: ParsedModel, parameters: Sequence[str], *, without_intercept: Collection[str] = ()
+) -> ParsedModel:
     """Give each parameter its predictor: its own formula, or else that of its group.
 
     Parameters
@@ -207,6 +212,8 @@ def expand(parsed: ParsedModel, parameters: Sequence[str]) -> ParsedModel:
         From `parse`, by group.
     parameters : sequence of str
         The parameters that the response asks for, such as `logits[B]`, in their order.
+    without_intercept : collection of str
+        Those whose constant is held by another parameter.
 
     Raises
     ------
@@ -232,7 +239,8 @@ def expand(parsed: ParsedModel, parameters: Sequence[str]) -> ParsedModel:
     for name in parameters:
         given = parsed.predictors.get(name, parsed.predictors[group_of(name)])
         calls = tuple(replace(call, parameter=name) for call in given.calls)
-        predictors[name] = replace(given, parameter=name, calls=calls)
+        intercept = name not in without_intercept
+        predictors[name] = replace(given, parameter=name, calls=calls, intercept=intercept)
     return replace(parsed, predictors=predictors)
 
 

@@ -212,7 +212,8 @@ def bind(
     )
     given = given.for_response(response)
     given.check(response)
-    parsed = expand(parsed, given.parameter_names)
+    constant_elsewhere = [p.name for p in given.parameters if not p.intercept]
+    parsed = expand(parsed, given.parameter_names, without_intercept=constant_elsewhere)
     designs = build_designs(parsed, frame, given.parameter_names, select=select)
     objective, inputs = assemble(given, response, designs, frame)
     return Bound(_texts(parsed), frame, designs, objective, inputs)

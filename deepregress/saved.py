@@ -59,10 +59,10 @@ def read(path: str | Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SavedFamily:
-    """A family by names: its parameters (name, link, meaning, units) and its other fields."""
+    """A family by names: parameters (name, link, meaning, units, intercept), other fields."""
 
     name: str
-    parameters: tuple[tuple[str, str, str, int], ...]
+    parameters: tuple[tuple[str, str, str, int, bool], ...]
     options: dict[str, Any]
 
 
@@ -77,7 +77,9 @@ def _described(value: Any) -> Any:
         raise PredictionError(
             f"cannot save: the link of {custom[0]!r} is a bijector of your own, without a name."
         )
-    parameters = tuple((p.name, p.link.name, p.about, p.units) for p in value.parameters)
+    parameters = tuple(
+        (p.name, p.link.name, p.about, p.units, p.intercept) for p in value.parameters
+    )
     if isinstance(value, OfDistribution):
         return SavedFamily(_class_name(value), parameters, {})
     if type(value) is not known(value.name):
@@ -97,7 +99,8 @@ def _made(value: Any) -> Any:
     if not isinstance(value, SavedFamily):
         return value
     parameters = tuple(
-        Parameter(name, link(given), about, units) for name, given, about, units in value.parameters
+        Parameter(name, link(given), about, units, intercept)
+        for name, given, about, units, intercept in value.parameters
     )
     if value.name.startswith(DISTRIBUTION):
         name = value.name.removeprefix(DISTRIBUTION)

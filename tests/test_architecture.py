@@ -33,6 +33,7 @@ FLOORS = {
     2: ("basis.base", "basis.*", "gating", "bijectors", "architecture"),
     2.5: ("families.kernels", "families.censoring", "families.numerical", "families.support"),
     2.6: ("families.special", "families.moments", "families.start", "families.parameter"),
+    2.65: ("families.standard", "families.chain"),
     2.8: ("families.wrapped", "families.incomplete_gamma", "families.dispersion"),
     2.7: ("families.counting",),
     3: ("terms.base", "families.base", "networks"),

@@ -23,12 +23,15 @@ class Parameter:
         What it is, in words.
     units : int
         Number of predictors it takes.
+    intercept : bool
+        Whether its formula has an intercept; not where another parameter holds the constant.
     """
 
     name: str
     link: Link
     about: str
     units: int = 1
+    intercept: bool = True
 
 
 @dataclass(frozen=True)

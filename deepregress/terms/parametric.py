@@ -16,7 +16,7 @@ import copy
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -118,6 +118,17 @@ class LinearColumns(Columns):
         return table
 
 
+@dataclass(frozen=True, eq=False)
+class WithoutIntercept(Columns):
+    """Linear columns without the first one, the intercept beside which factors were coded."""
+
+    linear: Columns
+
+    def evaluate(self, frame: Frame) -> Matrix:
+        """Return the columns for the rows of a frame, shape (n_obs, n_coef)."""
+        return self.linear.evaluate(frame)[:, 1:]
+
+
 @dataclass(frozen=True)
 class LinearTerm(Term):
     """The linear part of a parameter's formula, intercept included.
@@ -132,6 +143,8 @@ class LinearTerm(Term):
         Columns that it names.
     penalised : bool
         Whether columns may determine each other, because a penalty tells their effects apart.
+    intercept : bool
+        Whether the intercept is a column; without it factors are coded as beside one.
     """
 
     parameter: str
@@ -139,11 +152,12 @@ class LinearTerm(Term):
     variables: tuple[str, ...]
     label: str = "linear"
     penalised: bool = False
+    intercept: bool = True
 
     @classmethod
     def of(cls, parsed: ParsedPredictor) -> LinearTerm:
         """Return the linear part of a parsed predictor."""
-        return cls(parsed.parameter, parsed.linear, parsed.variables)
+        return cls(parsed.parameter, parsed.linear, parsed.variables, intercept=parsed.intercept)
 
     def bind(self, frame: Frame) -> tuple[ColumnBlock, ...]:
         """Learn levels and states of transforms from the training rows.
@@ -156,7 +170,7 @@ class LinearTerm(Term):
             A transform cannot be evaluated.
         """
         if self.formula == ONLY_INTERCEPT:
-            return (self._intercept(),)
+            return (self._intercept(),) if self.intercept else ()
         levels = {name: self._levels(frame, name) for name in self.variables}
         formula = _unshadowed(self.formula, self.variables)
         blank = ModelSpec(formula=_formula(formula), output="numpy", na_action="ignore")
@@ -186,7 +200,28 @@ class LinearTerm(Term):
             term_variables=_term_variables(spec),
             term=self.label,
         )
-        return (block,)
+        return (block if self.intercept else self._without_intercept(block),)
+
+    def _without_intercept(self, block: ColumnBlock) -> ColumnBlock:
+        """Return the block without its first column, which stands in another parameter."""
+        if INTERCEPT not in block.names:
+            raise FormulaError(
+                f"the formula for {self.parameter!r} has no intercept of its own, as another "
+                "parameter holds the constant; write no 0 or -1."
+            )
+        return replace(
+            block,
+            names=block.names[1:],
+            recipe=WithoutIntercept(block.recipe),
+            terms={
+                label: slice(index.start - 1, index.stop - 1)
+                for label, index in block.terms.items()
+                if label != INTERCEPT
+            },
+            term_variables={
+                label: names for label, names in block.term_variables.items() if label != INTERCEPT
+            },
+        )
 
     def _intercept(self) -> ColumnBlock:
         """Return the block of "1", which formulaic would take milliseconds to make."""

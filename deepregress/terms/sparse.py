@@ -38,22 +38,11 @@ from deepregress.terms.base import (
     register,
     registered,
 )
-from deepregress.terms.parametric import INTERCEPT, LinearTerm
+from deepregress.terms.parametric import INTERCEPT, LinearTerm, WithoutIntercept
 from deepregress.terms.smooth import SmoothTerm
 
 SELECT = ("bic", "ebic", "cv", "cv1se")
 _COMMON = ("lam", "select", "refit", "folds")
-
-
-@dataclass(frozen=True, eq=False)
-class WithoutIntercept(Columns):
-    """Linear columns without the first one, the intercept beside which factors were coded."""
-
-    linear: Columns
-
-    def evaluate(self, frame: Frame) -> Matrix:
-        """Return the columns for the rows of a frame, shape (n_obs, n_coef)."""
-        return self.linear.evaluate(frame)[:, 1:]
 
 
 @dataclass(frozen=True, eq=False)
