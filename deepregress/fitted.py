@@ -362,9 +362,9 @@ class FittedModel(Estimates):
             eta, at = self.family.with_known(eta, response.rows()), response.y[:, None]
         if at is None and which == "quantile":
             raise PredictionError(NO_PROBABILITY)
-        values = 0.5 if which == "median" else at
+        values = np.asarray(0.5 if which == "median" else at)
         table = delta.with_error(self.family, which, eta, cov, at=values, error=error)
-        return table["0"] if own else table
+        return pd.DataFrame(table["0"]) if own else table
 
     def _at(self, newdata: Any, which: str, eta: Matrix, at: Any) -> Any:
         if which == "prob" and at is None:

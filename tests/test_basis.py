@@ -23,8 +23,7 @@ MGCV = json.loads((REFERENCE / "basis_mgcv.json").read_text())
 SCALES = json.loads((REFERENCE / "basis_scales.json").read_text())
 DATA = pd.read_csv(REFERENCE / "basis.csv").assign(w=lambda d: np.sin(7 * d.x + 3 * d.z))
 TIMES = pd.read_csv(REFERENCE.parent / "mcycle.csv")["times"].to_numpy()
-X = DATA["x"].to_numpy()
-Y = DATA["y"].to_numpy()
+X, Y = DATA["x"].to_numpy(), DATA["y"].to_numpy()
 
 # Name in messages: (bs, covariates, options). Every registered basis must occur.
 CASES = {
