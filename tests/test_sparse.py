@@ -422,10 +422,10 @@ def test_new_rows_need_as_many_columns() -> None:
 
 @pytest.mark.slow
 def test_deep_gates_find_groups_with_less_error() -> None:
-    """n = p = 200, 40 groups of 5, 7 informative: lam by a validation set, 20 seeds."""
+    """n = p = 200, 40 groups of 5, 7 informative: lam by a validation set, 6 seeds."""
     errors: dict[int, list[float]] = {2: [], 3: [], 4: []}
     false: dict[int, list[int]] = {2: [], 3: [], 4: []}
-    for seed in range(20):
+    for seed in range(6):
         rng = np.random.default_rng(seed)
         beta, informative = np.zeros(200), rng.choice(40, 7, replace=False)
         for g in informative:

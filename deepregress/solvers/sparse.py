@@ -44,8 +44,6 @@ STATIONARY = 1e-10
 """Distance from the optimality conditions, in units of the penalty, that counts as none."""
 LEAST_SET = 50
 """Groups that may enter the working set at once, or as many as it has."""
-GATES = 1e-10
-"""Relative move of the coefficients at which the gates of D > 2 are done."""
 SEMIDEFINITE = 1e-8
 """Ridge, relative to the mean diagonal of Q, with which a semi-definite Q has a Cholesky factor."""
 SAME_CURVATURE = 1e-12
@@ -280,16 +278,45 @@ def solve(
 
 
 def _gates(problem: Penalised, start: Likelihood, products: CrossProducts) -> Optimum:
-    """Step 4: group lassos whose strengths are the outer gates of the last one."""
+    """Step 4: group lassos whose strengths are the outer gates of the last one.
+
+    Where the groups that are not zero stay the same, Newton on their penalty itself ends it.
+    """
     state, converged = state_at(problem, start), False
     for _ in range(MAX_GATES):
         held = replace(problem, sparse=problem.sparse.outer_gates(state.c))
         last, state = state, _working_sets(held, state.likelihood, products).state
-        moved = np.abs(state.c - last.c).max(initial=0.0)
-        if moved <= GATES * np.abs(state.c).max(initial=0.0):
+        if np.array_equal(last.c != 0, state.c != 0):
+            state = _on_support(problem, state, products)
+        if residual(problem, state) <= STATIONARY:
             converged = True
             break
     return Optimum(state, residual(problem, state), converged)
+
+
+def _on_support(problem: Penalised, state: State, products: CrossProducts) -> State:
+    """Newton steps on coefficients that are not zero, for as long as they lower the objective."""
+    for _ in range(MAX_STEPS):
+        support = np.flatnonzero(state.c)
+        if not len(support) or residual(problem, state) <= STATIONARY:
+            break
+        uu, uc, Q = _projected(problem, state, support, products)
+        factor = Factor.of(Q + problem.sparse.curvature(state.c, support))
+        if factor is None:
+            break
+        own = uu.solve(state.gradient[problem.free])
+        slope = (state.sparse_gradient + problem.sparse.gradient(state.c))[support]
+        d = -factor.solve(slope - uc.T @ own)
+        c = state.c.copy()
+        c[support] += d
+        turned = np.bincount(problem.coordinates.group[support], (c * state.c)[support]) < 0.0
+        if turned.any():
+            break
+        moved = _search(problem, state, _Step(-own - uu.solve(uc) @ d, c, 0.0))
+        if moved is None:
+            break
+        state = moved
+    return state
 
 
 def residual(problem: Penalised, state: State) -> float:
