@@ -202,13 +202,15 @@ def _ascent(slope: Slope, active: Array) -> Vector:
     values, vectors = scipy.linalg.eigh(-slope.hessian[np.ix_(active, active)])
     values = np.maximum(np.abs(values), FLATTEST)
     step = np.zeros(len(active))
-    step[active] = vectors @ ((vectors.T @ slope.gradient[active]) / values)
+    # long components are cut short one by one, so that the step goes upwards still
+    components = (vectors.T @ slope.gradient[active]) / values
+    step[active] = vectors @ np.clip(components, -LARGEST_STEP, LARGEST_STEP)
     # towards a straight term V gains c exp(-log lam) at most: gradient and curvature are then
     # equal, a Newton step is 1, and the way to infinity takes the longest steps there are
     bend = np.abs(np.diagonal(slope.hessian))
     tail = active & (bend < FLAT) & (slope.gradient > 0.5 * bend)
     step[tail] = LARGEST_STEP
-    return np.clip(step, -LARGEST_STEP, LARGEST_STEP)
+    return np.asarray(step / max(1.0, float(np.abs(step).max(initial=0.0)) / LARGEST_STEP))
 
 
 def _search(
