@@ -113,7 +113,7 @@ curved = dr.fit(
     patients,
     Gompertz,
 )
-print(f"edf of s(nodes)          {curved.edf['rate', 's(nodes)']:.2f}")
+print(f"edf of s(nodes)           {curved.edf['rate', 's(nodes)']:.2f}")
 
 women = {"size": [20.0, 20.0, 50.0], "nodes": [1.0, 10.0, 10.0], "hormone": ["yes", "yes", "no"]}
 print("quartile in years        ", gompertz.predict(women, which="quantile", at=0.25).round(2))

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -39,8 +39,13 @@ NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(3)
 class Distributions(Protocol):
     """What a family gives: its distribution, by log density and both log probabilities."""
 
-    discrete: ClassVar[bool]
-    bounds: ClassVar[tuple[float, float]]
+    @property
+    def discrete(self) -> bool:
+        """Whether the response takes whole numbers only."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Ends of the support that do not depend on parameters."""
 
     def values(self, eta: Tensor, rows: Mapping[str, Tensor]) -> Any:
         """The parameters at predictors (n_obs, U)."""

@@ -16,7 +16,7 @@ doi:10.2977/prims/1195192451.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.optimize.elementwise
@@ -40,8 +40,13 @@ AT_ONCE = 2**18
 class Distributions(Protocol):
     """What is needed of a family."""
 
-    discrete: ClassVar[bool]
-    bounds: ClassVar[tuple[float, float]]
+    @property
+    def discrete(self) -> bool:
+        """Whether the response takes whole numbers only."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Ends of the support that do not depend on parameters."""
 
     @property
     def formulated(self) -> bool:

@@ -6,7 +6,7 @@ probability; a response that is constant, or censored on one side in all rows, h
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -18,12 +18,29 @@ from deepregress.response import Response
 class Supported(Protocol):
     """What is needed of a family."""
 
-    name: ClassVar[str]
-    support: ClassVar[str]
-    discrete: ClassVar[bool]
-    bounds: ClassVar[tuple[float, float]]
-    multivariate: ClassVar[bool]
-    takes_levels: ClassVar[bool]
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def support(self) -> str:
+        """What responses it takes, in words."""
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the response takes whole numbers only."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Ends of the support that do not depend on parameters."""
+
+    @property
+    def multivariate(self) -> bool:
+        """Whether the response is a vector."""
+
+    @property
+    def takes_levels(self) -> bool:
+        """Whether the response can be a factor."""
 
     def in_support(self, y: Array) -> Array:
         """Which values the response can take."""
