@@ -63,12 +63,15 @@ def derivatives(
     """l (n,), gradient (n, U) and packed W (n, U (U + 1) / 2)."""
     value, l_r, packed = kernels.in_chunks(kernels.derivatives, likelihood, rows, (seen.r,))
     B = seen.B
-    W = np.einsum("njk,njm->nkm", B, _full(packed) @ B)
-    if seen.curves is not None:
-        every = np.arange(W.shape[1])
-        W[:, every, every] -= np.einsum("nj,njk->nk", l_r, seen.A) * seen.curves.bend
+    # a step too far has no finite likelihood: the solver sees that and halves it
+    with np.errstate(invalid="ignore", over="ignore"):
+        W = np.einsum("njk,njm->nkm", B, _full(packed) @ B)
+        gradient = np.einsum("nj,njk->nk", l_r, B)
+        if seen.curves is not None:
+            every = np.arange(W.shape[1])
+            W[:, every, every] -= np.einsum("nj,njk->nk", l_r, seen.A) * seen.curves.bend
     k, m = _places(W.shape[1])
-    return value, np.einsum("nj,njk->nk", l_r, B), W[:, k, m]
+    return value, gradient, W[:, k, m]
 
 
 def contracted_third(
