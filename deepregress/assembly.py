@@ -57,24 +57,31 @@ def assemble(
 
 
 def _refuse_saturation(objective: Objective) -> None:
-    """As many coefficients without a penalty as rows leave nothing to estimate a dispersion from.
+    """As many coefficients without a penalty as rows leave nothing to estimate a scale from.
 
     Raises
     ------
     FitError
-        That is so, and the model has a dispersion of one intercept.
+        That is so for all predictors beside a dispersion of one intercept, or for the first
+        predictor of a continuous family with further parameters: its density has no maximum.
     """
     family, n_obs = objective.family, objective.response.n_obs
-    if family.dispersion is None:
+    if objective.n_coef <= n_obs or family.n_units == 1 or family.n_first > 1:
         return
-    place = family.parameter_names.index(family.dispersion)
-    if objective.units[place].n_coef != 1 or objective.n_coef <= n_obs:
+    others = [family.parameter_names[1]]
+    counted = objective.units[:1]
+    if family.dispersion is not None:
+        place = family.parameter_names.index(family.dispersion)
+        if objective.units[place].n_coef == 1:
+            others = [family.dispersion]
+            counted = tuple(unit for u, unit in enumerate(objective.units) if u != place)
+    elif family.discrete:
         return
-    free = sum(_n_free(unit) for u, unit in enumerate(objective.units) if u != place)
+    free = sum(_n_free(unit) for unit in counted)
     if free >= n_obs:
         raise FitError(
             f"{n_obs} rows for {free} coefficients without a penalty: nothing is left to estimate "
-            f"the {family.dispersion} from; leave terms out or fix it."
+            f"the {others[0]} from; leave terms out or fix it."
         )
 
 

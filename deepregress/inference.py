@@ -172,7 +172,14 @@ def nearest_semidefinite(H: Matrix, S: Matrix) -> Matrix:
     would give negative degrees of freedom. mgcv raises them too.
     """
     d = 1.0 / np.sqrt(np.maximum(np.diagonal(H + S), np.finfo(float).tiny))
-    values, vectors = scipy.linalg.eigh(d[:, None] * H * d)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = d[:, None] * H * d
+    if not np.isfinite(scaled).all():
+        raise FitError(
+            "the information about some coefficients is zero or infinite at the solution: the "
+            "response is fitted exactly, or it says nothing about them"
+        )
+    values, vectors = scipy.linalg.eigh(scaled)
     if values.size == 0 or values[0] >= 0.0:
         return H
     root = (np.sqrt(np.maximum(values, 0.0)) * vectors) / d[:, None]

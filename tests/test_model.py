@@ -133,3 +133,12 @@ def test_the_better_of_two_maxima_is_found():
     table = pd.read_csv(Path(__file__).parents[1] / "data" / "reference" / "terms.csv")
     model = dr.fit("y ~ o + te(x, z, by=o, k=4)", table)
     assert model.reml == pytest.approx(309.4268, abs=1e-3)
+
+
+@pytest.mark.parametrize("family", ["student_t", "beta", "lognormal", "weibull"])
+def test_a_coefficient_per_row_is_refused(family):
+    """The density of a continuous family has no maximum then."""
+    y = np.random.default_rng(0).uniform(0.1, 0.9, size=40)
+    data = pd.DataFrame({"y": y, "id": [f"row {i}" for i in range(40)]})
+    with pytest.raises(dr.errors.FitError, match="40 rows for 40 coefficients"):
+        dr.fit("y ~ id", data, family)
