@@ -22,7 +22,7 @@ def table():
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"method": "GCV"}, "method must be one of REML, ML, fixed, got 'GCV'"),
+        ({"method": "AIC"}, "method must be one of REML, ML, GCV, fixed, got 'AIC'"),
         ({"orthogonalize": "postoc"}, "got 'postoc'; did you mean 'posthoc'"),
     ],
 )
