@@ -155,11 +155,13 @@ def _wide_derivatives(
     return rowwise, gradient, tf.stack(W, axis=1)
 
 
+KERNELS = 64
+"""Compiled kernels that are kept: some MiB each, several for a family."""
 _compiling = threading.Lock()
 """Two threads that ask for a new kernel at once would both compile it."""
 
 
-@functools.cache
+@functools.lru_cache(maxsize=KERNELS)
 def _compiled(
     kernel: Callable[..., Any],
     family: Likelihood,
