@@ -35,6 +35,7 @@ CENTRES = {
     "shash": [0.0, 0.0, 0.0, 0.0],
     "poisson": [1.0],
     "von_mises": [0.0, 0.5],
+    "skewnormal": [0.0, 0.0, 2.0],
     "zero_inflated_beta": [0.0, 1.5, -1.0],
     "one_inflated_beta": [0.0, 1.5, -1.0],
     "zero_one_inflated_beta": [0.0, 1.5, -1.0, 0.0],
@@ -47,19 +48,29 @@ NO_FIT = {
     "pareto": "its scale has no derivative, see test_families_continuous",
     "binomial": "needs trials",
     "betabinomial": "needs trials",
-    "mixture": "needs several starts, see test_mixture",
 }
 N_ROWS = 12
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
 _TAIL = np.geomspace(1e-5, 0.3, 26)
 PROBABILITIES = np.concatenate([_TAIL, np.linspace(0.32, 0.68, 19), 1.0 - _TAIL[::-1]])
 """Edges of the intervals of quadrature: dense in the tails, where densities may have poles."""
-NOT_ONE_NUMBER = ("categorical", "multinomial", "ordinal")
-"""Families of a class or of counts of classes, see test_multivariate and test_ordinal."""
+BY_CLASS = ("categorical", "multinomial", "mixture")
+"""Families of classes or of components: they have tests of their own."""
+
+
+OF_THE_RESPONSE = ("transformation", "ordinal", "cox")
+"""Modules of families whose transformation of the response is built from its values."""
 
 
 def univariate():
-    return [n for n in names() if not family(n).multivariate and n not in NOT_ONE_NUMBER]
+    """Names of the families of one number whose parameters do not wait for the response."""
+    return [
+        name
+        for name in names()
+        if not family(name).multivariate
+        and name not in BY_CLASS
+        and not type(family(name)).__module__.endswith(OF_THE_RESPONSE)
+    ]
 
 
 def continuous():

@@ -33,6 +33,9 @@ from deepregress.families.moments import quartile_location_scale, weighted_momen
 from deepregress.families.special import HALF_LOG_2PI, log1mexp, stirling_remainder
 from deepregress.linalg import Array, Matrix, Vector
 
+AT_SCALE = 1e-7
+"""Relative distance at which a response is the scale of a Pareto distribution: the predictor of the
+start, from columns of the model, is the logarithm of the smallest response to about 1e-8."""
 ROUNDING = 1e-13
 """Size of a deviance of numbers of order one that is rounding."""
 
@@ -340,7 +343,9 @@ class Pareto(Continuous):
 
     The likelihood rises with the scale up to the smallest response and has no derivative there:
     the scale takes no covariates. It is the smallest response, its maximum likelihood estimate, or
-    the known threshold that is given as a number, `{"concentration": "y ~ x", "scale": 10.0}`.
+    the known threshold that is given as a number, `{"concentration": "y ~ x", "scale": 10.0}`. The
+    standard error 1 / (a sqrt(n)) of the estimated log scale is an upper bound: it errs by
+    1 / (a n).
     """
 
     name: ClassVar[str] = "pareto"
@@ -356,10 +361,12 @@ class Pareto(Continuous):
         )
 
     def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        excess = self._log_excess(values, y)
-        log_density = (
-            values["concentration"].log - values["concentration"].value * excess - tf.math.log(y)
-        )
+        excess, concentration = self._log_excess(values, y), values["concentration"]
+        log_density = concentration.log - concentration.value * excess - tf.math.log(y)
+        # zero, with the curvature of a regular parameter: the scale stays where it starts
+        log_scale = values["scale"].log
+        moved = concentration.value * (log_scale - tf.stop_gradient(log_scale))
+        log_density -= 0.5 * moved * moved
         return tf.where(excess < 0.0, tf.constant(-np.inf, y.dtype), log_density)
 
     def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
@@ -372,9 +379,8 @@ class Pareto(Continuous):
     def _log_excess(values: Mapping[str, Value], y: Tensor) -> Tensor:
         log_scale = tf.stop_gradient(values["scale"].log)
         excess = tf.math.log(y) - log_scale
-        # exp(log y) rounds: the smallest response is not below itself
-        rounding = 4.0 * np.finfo(float).eps * (1.0 + tf.abs(log_scale))
-        return tf.where(tf.abs(excess) < rounding, tf.zeros_like(excess), excess)
+        at_scale = tf.abs(excess) < AT_SCALE * (1.0 + tf.abs(log_scale))
+        return tf.where(at_scale, tf.zeros_like(excess), excess)
 
     def in_support(self, y: Array) -> Array:
         return np.asarray(np.isfinite(y) & (y > 0.0))

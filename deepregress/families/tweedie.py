@@ -20,12 +20,14 @@ Dispersion Models, ch. 4.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy.optimize.elementwise
 import scipy.special
 import tensorflow as tf
 
@@ -43,6 +45,10 @@ also those below j = 1, are below exp(-35) of the largest. Strides are at most 0
 _LARGEST_LOG = 150.0
 """log y beyond which the density is taken as zero: the cube of the largest j overflows."""
 _LOG_2PI = math.log(2.0 * math.pi)
+_MANY = 500.0
+_PER_WIDTH = 4.0
+"""Rate of the Poisson number from which the distribution function skips numbers, and how many of
+them it takes per width of the Poisson and gamma factors: the rest is exp(-2 pi^2 16)."""
 _COUNT_WIDTHS = 12.0
 """Standard deviations of the Poisson number that the sum of the distribution function covers."""
 _BLOCK = 2**20
@@ -120,25 +126,25 @@ class Tweedie(Integrated):
         return _log(self._probability(y, eta, scipy.special.gammaincc, zero=0.0))
 
     def _probability(self, y: Array, eta: Matrix, part: Any, *, zero: float) -> Vector:
-        """Sum over N of P(N) P(gamma on one side of y), by blocks of equal numbers of terms."""
+        """Sum over N of P(N) P(gamma on one side of y), over every k-th N where both are smooth."""
         y = np.broadcast_to(np.asarray(y, dtype=np.float64), (len(eta),))
         rate, shape, unit = self._compound(eta)
+        width = np.sqrt(rate / np.maximum(shape, 1.0))
+        stride = np.where(rate > _MANY, np.maximum(width / _PER_WIDTH, 1.0), 1.0)
         spread = np.ceil(_COUNT_WIDTHS * np.sqrt(rate) + 30.0)
         first = np.maximum(np.floor(rate - spread), 1.0)
-        count = (np.ceil(rate + spread) - first + 1.0).astype(np.int64)
+        count = np.ceil((rate + spread - first) / stride).astype(np.int64) + 1
         total = zero * np.exp(-rate)
         size = 1 << np.ceil(np.log2(count)).astype(np.int64)
         for length in np.unique(size):
             rows = np.flatnonzero(size == length)
             for block in np.array_split(rows, max(1, len(rows) * int(length) // _BLOCK)):
-                j = first[block, None] + np.arange(length)
-                log_number = (
-                    j * np.log(rate[block, None]) - rate[block, None] - scipy.special.gammaln(j + 1)
-                )
+                j = first[block, None] + stride[block, None] * np.arange(length)
+                mass = stride[block, None] * _poisson(j, rate[block, None])
                 at = np.maximum(y[block, None], 0.0) / unit[block, None]
-                side = part(j * shape[block, None], at)
-                total[block] += np.sum(np.exp(log_number) * side, axis=1)
-        return np.where(y < 0.0, 1.0 - zero, total)
+                total[block] += np.sum(mass * part(j * shape[block, None], at), axis=1)
+        # the strided mass sums to 1 up to rounding
+        return np.where(y < 0.0, 1.0 - zero, np.minimum(total, 1.0))
 
     def _compound(self, eta: Matrix) -> tuple[Vector, Vector, Vector]:
         """Rate of the Poisson number, shape and unit of the gamma variables."""
@@ -148,32 +154,39 @@ class Tweedie(Integrated):
         return mean**q / (phi * q), q / (power - 1.0), phi * (power - 1.0) * mean ** (power - 1.0)
 
     def quantile(self, probability: Array, eta: Matrix) -> Vector:
-        """By bisection of the distribution function in log y, above the mass at zero."""
+        """The root of F(y) = p in log y, above the mass at zero."""
         p = np.broadcast_to(np.asarray(probability, dtype=np.float64), (len(eta),))
         rate, _, _ = self._compound(eta)
-        inside = (p > np.exp(-rate)) & (p < 1.0)
-        centre = np.log(self.mean(eta))
-        low, high, step = centre - 1.0, centre + 1.0, 1.0
-        while np.any(short := inside & (self.cdf(np.exp(low), eta) >= p)):
-            step *= 2.0
-            low = np.where(short, low - step, low)
-        step = 1.0
-        while np.any(short := inside & self._below(high, p, eta)):
-            step *= 2.0
-            high = np.where(short, high + step, high)
-        while np.max(high - low) > 1e-14 * np.maximum(1.0, np.abs(centre)).max():
-            middle = 0.5 * (low + high)
-            if np.all((middle == low) | (middle == high)):
-                break
-            below = self._below(middle, p, eta)
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        found = np.exp(0.5 * (low + high))
-        return np.asarray(np.where(inside, found, np.where(p < 1.0, 0.0, np.inf)))
+        rows = np.flatnonzero((p > np.exp(-rate)) & (p < 1.0))
+        found = np.where(p < 1.0, 0.0, np.inf)
+        if rows.size:
+            own, at = p[rows], eta[rows]
+            bracket = self._bracket(own, at)
+            root = scipy.optimize.elementwise.find_root(
+                functools.partial(self._excess, eta=at), bracket, args=(own, np.arange(len(own)))
+            )
+            found[rows] = np.exp(root.x)
+        return found
 
-    def _below(self, log_y: Vector, p: Vector, eta: Matrix) -> Array:
-        """Whether F(y) < p, compared in the tail where p has its digits."""
-        y = np.exp(log_y)
-        return np.where(p <= 0.5, self.cdf(y, eta) < p, self.survival(y, eta) > 1.0 - p)
+    def _bracket(self, p: Vector, eta: Matrix) -> tuple[Vector, Vector]:
+        """log y on both sides of the root, by steps that double."""
+        mean = self.mean(eta)
+        centre, width = np.log(mean), np.sqrt(self.variance(eta)) / mean
+        low, high = centre - width, centre + width
+        rows, step = np.arange(len(p)), width
+        while np.any(short := self._excess(low, p, rows, eta=eta) > 0.0):
+            step = 2.0 * step
+            low = np.where(short, low - step, low)
+        step = width
+        while np.any(short := self._excess(high, p, rows, eta=eta) < 0.0):
+            step = 2.0 * step
+            high = np.where(short, high + step, high)
+        return low, high
+
+    def _excess(self, log_y: Vector, p: Vector, row: Array, *, eta: Matrix) -> Vector:
+        """F(y) - p, in the upper half from the survival function, where p has its digits."""
+        y, at = np.exp(log_y), eta[row]
+        return np.where(p <= 0.5, self.cdf(y, at) - p, (1.0 - p) - self.survival(y, at))
 
     def sample(self, eta: Matrix, n: int, *, seed: int) -> Array:
         rate, shape, unit = self._compound(eta)
@@ -189,6 +202,15 @@ class Tweedie(Integrated):
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
         """The deviance at power 3/2, 4 (sqrt(y) - sqrt(mean))^2 / sqrt(mean)."""
         return np.asarray(4.0 * (np.sqrt(y) - np.sqrt(mean)) ** 2 / np.sqrt(mean))
+
+
+def _poisson(j: Array, rate: Array) -> Array:
+    """Poisson probabilities at j >= 1, whole or not, without cancellation at large rates."""
+    d = (j - rate) / rate
+    bump = rate * ((1.0 + d) * np.log1p(d) - d)
+    remainder = scipy.special.gammaln(j + 1.0) - (j + 0.5) * np.log(j) + j - 0.5 * _LOG_2PI
+    remainder = np.where(j > _MANY, 1.0 / (12.0 * j) - 1.0 / (360.0 * j**3), remainder)
+    return np.asarray(np.exp(-bump - remainder) / np.sqrt(2.0 * np.pi * j))
 
 
 def _deviance_ratio(u: Tensor, q: Tensor) -> Tensor:
