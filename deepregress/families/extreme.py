@@ -25,7 +25,7 @@ import tensorflow as tf
 from deepregress.bijectors import Tensor, link
 from deepregress.families.base import Parameter, Value, register
 from deepregress.families.formulated import Continuous, standardised
-from deepregress.families.moments import quartile_location_scale, weighted_moments
+from deepregress.families.moments import gumbel_start, weighted_moments
 from deepregress.families.special import log1mexp, log1p_ratio
 from deepregress.linalg import Array, Matrix, Vector
 
@@ -103,9 +103,7 @@ class GeneralisedExtremeValue(Continuous):
 
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
         # the Gumbel distribution: every response is inside its support
-        quartiles = tuple(scipy.stats.gumbel_r.ppf((0.25, 0.5, 0.75)))
-        loc, scale = quartile_location_scale(y, weights, quartiles)
-        return {"loc": loc, "scale": scale, "shape": 0.0}
+        return {**gumbel_start(y, weights), "shape": 0.0}
 
 
 @register

@@ -19,6 +19,7 @@ References: Johnson, Kotz & Balakrishnan (1994, 1995), Continuous Univariate Dis
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,6 +30,7 @@ import tensorflow as tf
 from deepregress.bijectors import Tensor, link, softplus
 from deepregress.families.base import Parameter, register
 from deepregress.families.formulated import LocationScale
+from deepregress.families.moments import gumbel_start
 from deepregress.families.special import log1mexp
 from deepregress.linalg import Matrix, Vector
 
@@ -90,6 +92,9 @@ class Gumbel(LocationScale):
     def standard() -> Any:
         return scipy.stats.gumbel_r
 
+    def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
+        return gumbel_start(y, weights)
+
     def standard_log_density(self, z: Tensor) -> Tensor:
         return -z - tf.exp(-z)
 
@@ -119,6 +124,10 @@ class GumbelMin(LocationScale):
     @staticmethod
     def standard() -> Any:
         return scipy.stats.gumbel_l
+
+    def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
+        mirrored = gumbel_start(-y, weights)
+        return {"loc": -mirrored["loc"], "scale": mirrored["scale"]}
 
     def standard_log_density(self, z: Tensor) -> Tensor:
         return z - tf.exp(z)

@@ -39,3 +39,15 @@ def quartile_location_scale(
     if scale <= 0.0:  # half of the response is one value: its standard deviation is its scale
         scale = np.sqrt(weighted_moments(y, weights)[1])
     return float(median - scale * quartiles[1]), float(scale)
+
+
+FURTHEST = 30.0
+"""Scales below the mode at which a Gumbel density is exp(-1e13): a start has no response beyond."""
+
+
+def gumbel_start(y: Vector, weights: Vector) -> dict[str, float]:
+    """Mode and scale of a Gumbel distribution of maxima by moments, within reach of all rows."""
+    mean, variance = weighted_moments(y, weights)
+    scale = np.sqrt(6.0 * variance) / np.pi
+    scale = max(scale, (mean - float(np.min(y))) / FURTHEST)
+    return {"loc": mean - np.euler_gamma * scale, "scale": scale}
