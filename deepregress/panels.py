@@ -90,7 +90,11 @@ class Source:
         if self._random(place):
             return [self._quantiles(place, level)]
         numeric, factors = self.profile.axes(place)
-        if len(numeric) == SLICED and not factors and len(place.variables) == SLICED:
+        if (
+            place.kind == "smooth"
+            and len(numeric) == len(place.variables) == SLICED
+            and not factors
+        ):
             return list(self._slices(place, numeric, level))
         if grid_of(place, self.profile, 2) is None or not (numeric or factors):
             shown = self._shown(place, None, level)

@@ -136,14 +136,15 @@ def test_rows_of_no_level_and_of_others_are_zero(case):
 @pytest.mark.parametrize("bs", basis.registered())
 def test_every_basis_survives_saving(bs):
     x = DATA[["x", "z"]].to_numpy()
-    alone = basis.construct(bs, x[:, 0], k=7)
-    several = [tensor.construct(x, tensor.marginals(2, bs=bs)), alone]
-    several.append(factor_smooth.construct(x[:, 0], 3, bs=bs, k=7))
-    rows = [x, x[:, 0], np.column_stack([x[:, 0], np.arange(200.0) % 3])]
-    for built, at in zip(several, rows, strict=True):
-        again = codec.decode(*codec.encode(built))
-        np.testing.assert_array_equal(again.evaluate(at), built.evaluate(at))
-        np.testing.assert_array_equal(again.penalties[0], built.penalties[0])
+    built = [(basis.construct(bs, x[:, 0], k=7), x[:, 0])]
+    if len(built[0][0].penalties) == 1:  # an adaptive spline is no margin and no random curve
+        levels = np.column_stack([x[:, 0], np.arange(200.0) % 3])
+        built.append((tensor.construct(x, tensor.marginals(2, bs=bs)), x))
+        built.append((factor_smooth.construct(x[:, 0], 3, bs=bs, k=7), levels))
+    for each, at in built:
+        again = codec.decode(*codec.encode(each))
+        np.testing.assert_array_equal(again.evaluate(at), each.evaluate(at))
+        np.testing.assert_array_equal(again.penalties[0], each.penalties[0])
 
 
 def test_a_field_survives_saving():
