@@ -54,8 +54,6 @@ CHUNK_ROWS = 32768
 # Columns of unit length whose part orthogonal to earlier terms is shorter are dependent: the square
 # root of the machine precision, as in mgcv.
 DEPENDENT = float(np.sqrt(np.finfo(float).eps))
-# From a check of dropped columns up to the line that calls `fit`.
-STACKLEVEL = 6
 
 
 @dataclass(frozen=True, eq=False)

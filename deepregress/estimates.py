@@ -28,7 +28,7 @@ from deepregress.families.base import Family
 from deepregress.goodness import Fit, Goodness
 from deepregress.grids import Profile
 from deepregress.inference import Inference
-from deepregress.linalg import Matrix
+from deepregress.linalg import Matrix, Vector
 from deepregress.prediction import Deep, Estimate, Predictors
 from deepregress.solvers.base import Solution
 from deepregress.sparse_tables import SparseTables
@@ -117,12 +117,7 @@ class Estimates:
     @cached_property
     def edf(self) -> pd.Series:
         """Effective degrees of freedom by (parameter, term)."""
-        rows = {
-            (unit.parameter, label): float(self.inference.edf[places].sum())
-            for unit in self._predictors.units
-            for label, places in unit.places.items()
-        }
-        return _by_term(rows, "edf")
+        return self._summed(self.inference.edf, "edf")
 
     @property
     def edf_total(self) -> float:
@@ -166,12 +161,7 @@ class Estimates:
     @cached_property
     def edf2(self) -> pd.Series:
         """Degrees of freedom by (parameter, term), corrected as `cov_corrected`."""
-        rows = {
-            (unit.parameter, label): float(self._corrected.edf[places].sum())
-            for unit in self._predictors.units
-            for label, places in unit.places.items()
-        }
-        return _by_term(rows, "edf2")
+        return self._summed(self._corrected.edf, "edf2")
 
     @property
     def edf2_total(self) -> float:
@@ -296,6 +286,15 @@ class Estimates:
         """Draws from the posterior N(coef, cov) of the coefficients, one per row."""
         draws = self._predictors.estimate.coef + self.inference.V.sample(n, seed=seed)
         return pd.DataFrame(draws, columns=self._predictors.coef_index)
+
+    def _summed(self, values: Vector, name: str) -> pd.Series:
+        """Sums of the coefficients' values (n_coef,) over each term."""
+        rows = {
+            (unit.parameter, label): float(values[places].sum())
+            for unit in self._predictors.units
+            for label, places in unit.places.items()
+        }
+        return _by_term(rows, name)
 
     @cached_property
     def _predictors(self) -> Predictors:

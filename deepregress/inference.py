@@ -189,8 +189,3 @@ def nearest_semidefinite(H: Matrix, S: Matrix) -> Matrix:
 def normal_quantile(level: float) -> float:
     """Half-width, in standard errors, of a central interval of probability `level`."""
     return float(scipy.stats.norm.ppf(0.5 + level / 2.0))
-
-
-def row_variance(X: Matrix, cov: Matrix) -> Vector:
-    """Variances of the rows of X c, (n_obs,), without an n x n array."""
-    return np.asarray(np.maximum(np.einsum("ij,ij->i", X @ cov, X), 0.0))

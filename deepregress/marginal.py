@@ -252,6 +252,11 @@ class PenaltyTraces:
         at = self._at(p)
         return float(np.sum(self._V.V[np.ix_(at, at)] * p.given.S)) if len(at) else 0.0
 
+    def total_edf(self, lam: Vector) -> float:
+        """tr F = p - sum_j lam_j tr(V S_j) over the free coefficients, V = (H + S)^-1."""
+        spent = sum(lam_j * self.single(j) for j, lam_j in enumerate(lam))
+        return self._problem.layout.size - float(spent)
+
     def pair(self, j: int, k: int) -> float:
         """tr(V S_j V S_k)."""
         (at_j, VT_j), (at_k, VT_k) = self._product(j), self._product(k)

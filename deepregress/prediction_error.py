@@ -54,13 +54,12 @@ def check_criterion(point: Point) -> None:
 
 
 def total_edf(point: Point, information: Information) -> float:
-    """tr F = p - sum_j lam_j tr((I + S)^-1 S_j) over the free coefficients, I the information."""
+    """tr F of the information I instead of the Hessian, as it is reported."""
     problem = point.problem
     layout = problem.layout
     H = information(problem, point.state).restrict(layout)
     factor = ArrowFactor.of(H + problem.S(point.lam).restrict(layout)) or point.factor
-    traces = PenaltyTraces(problem, factor.inverse())
-    return layout.size - float(sum(lam * traces.single(j) for j, lam in enumerate(point.lam)))
+    return PenaltyTraces(problem, factor.inverse()).total_edf(point.lam)
 
 
 def prediction_error(point: Point, information: Information) -> float:

@@ -26,7 +26,6 @@ from deepregress.families.base import Family
 from deepregress.inference import normal_quantile
 from deepregress.linalg import Array, Matrix, Vector
 
-ROWWISE = ("mean", "median", "variance")
 AT = ("quantile", "cdf", "pdf", "logpdf", "prob", "survival", "hazard", "cumhazard")
 BY_PARAMETER = ("params", "linear", "terms")
 KINDS = ("mean", "median", "params", "linear", "terms", *AT, "variance")

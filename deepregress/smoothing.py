@@ -269,9 +269,7 @@ def _unbiased_dispersion(point: Point) -> Point:
     problem = point.problem
     sp = point.lam * problem.phi(point.state.coef)
     for _ in range(MAX_ROUNDS):
-        traces = PenaltyTraces(problem, point.factor.inverse())
-        spent = sum(lam_j * traces.single(j) for j, lam_j in enumerate(point.lam))
-        edf = problem.layout.size - float(spent)
+        edf = PenaltyTraces(problem, point.factor.inverse()).total_edf(point.lam)
         shift = dispersion_step(problem, point.state, edf)
         if abs(shift) < FIXED_TOLERANCE:
             break

@@ -492,7 +492,3 @@ def family(given: Any, links: Mapping[str, Any] | str | None = None) -> Family:
         return given
     named = links if isinstance(links, Mapping) else {given.groups[0]: links}
     return given.with_links(named)
-
-
-def _float(y: Array) -> Tensor:
-    return tf.convert_to_tensor(np.asarray(y, dtype=np.float64))

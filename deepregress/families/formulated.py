@@ -22,6 +22,7 @@ from deepregress.errors import FamilyError
 from deepregress.families import numerical
 from deepregress.families.base import Family, Value
 from deepregress.families.moments import quartile_location_scale
+from deepregress.families.standard import Standard
 from deepregress.families.wrapped import Formulated as Formulated
 from deepregress.linalg import Array, Matrix, Vector
 
@@ -74,34 +75,24 @@ class Continuous(Family):
 class LocationScale(Continuous):
     """y = loc + scale * e, e of a standard distribution.
 
-    f(y) = f0(z) / scale,  z = (y - loc) / scale; subclasses give log f0, log F0 and log S0.
+    f(y) = f0(z) / scale,  z = (y - loc) / scale; subclasses name the distribution of e.
     """
+
+    error: ClassVar[Standard]
 
     @staticmethod
     @abstractmethod
     def standard() -> Any:
         """SciPy's standard distribution."""
 
-    @abstractmethod
-    def standard_log_density(self, z: Tensor) -> Tensor:
-        """log f0(z)."""
-
-    @abstractmethod
-    def standard_log_cdf(self, z: Tensor) -> Tensor:
-        """log F0(z)."""
-
-    @abstractmethod
-    def standard_log_survival(self, z: Tensor) -> Tensor:
-        """log (1 - F0(z))."""
-
     def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        return self.standard_log_density(standardised(values, y)) - values["scale"].log
+        return self.error.log_density(standardised(values, y)) - values["scale"].log
 
     def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        return self.standard_log_cdf(standardised(values, y))
+        return self.error.log_cdf(standardised(values, y))
 
     def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        return self.standard_log_survival(standardised(values, y))
+        return self.error.log_survival(standardised(values, y))
 
     def frozen(self, theta: Mapping[str, Vector]) -> Any:
         return self.standard()(loc=theta["loc"], scale=theta["scale"])
@@ -118,6 +109,7 @@ class LogLocationScale(Continuous):
     f(y) = f0(z) / (scale y),  z = (log y - loc) / scale.
     """
 
+    error: ClassVar[Standard]
     support: ClassVar[str] = "positive finite numbers"
     bounds: ClassVar[tuple[float, float]] = (0.0, np.inf)
 
@@ -125,29 +117,17 @@ class LogLocationScale(Continuous):
     def of_log(self, values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:
         """Location and log scale of log y."""
 
-    @abstractmethod
-    def standard_log_density(self, z: Tensor) -> Tensor:
-        """log f0(z)."""
-
-    @abstractmethod
-    def standard_log_cdf(self, z: Tensor) -> Tensor:
-        """log F0(z)."""
-
-    @abstractmethod
-    def standard_log_survival(self, z: Tensor) -> Tensor:
-        """log (1 - F0(z))."""
-
     def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         log_y = tf.math.log(y)
         loc, log_scale = self.of_log(values)
         z = (log_y - loc) * tf.exp(-log_scale)
-        return self.standard_log_density(z) - log_scale - log_y
+        return self.error.log_density(z) - log_scale - log_y
 
     def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        return self.standard_log_cdf(self._standardised(values, y))
+        return self.error.log_cdf(self._standardised(values, y))
 
     def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        return self.standard_log_survival(self._standardised(values, y))
+        return self.error.log_survival(self._standardised(values, y))
 
     def _standardised(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         loc, log_scale = self.of_log(values)

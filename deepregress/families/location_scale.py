@@ -27,11 +27,12 @@ import numpy as np
 import scipy.stats
 import tensorflow as tf
 
-from deepregress.bijectors import Tensor, link, softplus
+from deepregress.bijectors import Tensor, link
 from deepregress.families.base import Parameter, register
 from deepregress.families.formulated import LocationScale
 from deepregress.families.moments import gumbel_start
 from deepregress.families.special import log1mexp
+from deepregress.families.standard import CAUCHY, LOGISTIC, MAXIMUM, MINIMUM, Standard
 from deepregress.linalg import Matrix, Vector
 
 
@@ -53,6 +54,7 @@ class Logistic(LocationScale):
 
     name: ClassVar[str] = "logistic"
     about: ClassVar[str] = "logistic, mean loc, standard deviation 1.81 scale"
+    error: ClassVar[Standard] = LOGISTIC
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -61,15 +63,6 @@ class Logistic(LocationScale):
     @staticmethod
     def standard() -> Any:
         return scipy.stats.logistic
-
-    def standard_log_density(self, z: Tensor) -> Tensor:
-        return -z - 2.0 * softplus(-z)
-
-    def standard_log_cdf(self, z: Tensor) -> Tensor:
-        return -softplus(-z)
-
-    def standard_log_survival(self, z: Tensor) -> Tensor:
-        return -softplus(z)
 
 
 @register
@@ -83,6 +76,7 @@ class Gumbel(LocationScale):
 
     name: ClassVar[str] = "gumbel"
     about: ClassVar[str] = "Gumbel distribution of maxima, long upper tail"
+    error: ClassVar[Standard] = MAXIMUM
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -94,15 +88,6 @@ class Gumbel(LocationScale):
 
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
         return gumbel_start(y, weights)
-
-    def standard_log_density(self, z: Tensor) -> Tensor:
-        return -z - tf.exp(-z)
-
-    def standard_log_cdf(self, z: Tensor) -> Tensor:
-        return -tf.exp(-z)
-
-    def standard_log_survival(self, z: Tensor) -> Tensor:
-        return log1mexp(tf.exp(-z))
 
 
 @register
@@ -116,6 +101,7 @@ class GumbelMin(LocationScale):
 
     name: ClassVar[str] = "gumbel_min"
     about: ClassVar[str] = "Gumbel distribution of minima, long lower tail"
+    error: ClassVar[Standard] = MINIMUM
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -129,15 +115,6 @@ class GumbelMin(LocationScale):
         mirrored = gumbel_start(-y, weights)
         return {"loc": -mirrored["loc"], "scale": mirrored["scale"]}
 
-    def standard_log_density(self, z: Tensor) -> Tensor:
-        return z - tf.exp(z)
-
-    def standard_log_cdf(self, z: Tensor) -> Tensor:
-        return log1mexp(tf.exp(z))
-
-    def standard_log_survival(self, z: Tensor) -> Tensor:
-        return -tf.exp(z)
-
 
 @register
 @dataclass(frozen=True)
@@ -150,6 +127,7 @@ class Cauchy(LocationScale):
 
     name: ClassVar[str] = "cauchy"
     about: ClassVar[str] = "Cauchy, median loc, half the interquartile range scale"
+    error: ClassVar[Standard] = CAUCHY
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -158,15 +136,6 @@ class Cauchy(LocationScale):
     @staticmethod
     def standard() -> Any:
         return scipy.stats.cauchy
-
-    def standard_log_density(self, z: Tensor) -> Tensor:
-        return -math.log(math.pi) - tf.math.log1p(z * z)
-
-    def standard_log_cdf(self, z: Tensor) -> Tensor:
-        return tf.math.log(tf.atan2(tf.ones_like(z), -z)) - math.log(math.pi)
-
-    def standard_log_survival(self, z: Tensor) -> Tensor:
-        return tf.math.log(tf.atan2(tf.ones_like(z), z)) - math.log(math.pi)
 
     def mean(self, eta: Matrix) -> Vector:
         return self.parameters_at(eta)["loc"]
@@ -180,6 +149,20 @@ ROUNDING = 0.1
 no curvature but a jump of slope at loc, so that information must come from a neighbourhood of it,
 and a narrower one holds too few responses to measure standard errors (5 % at n = 500)."""
 _LOG_MASS = math.log(2.0 * ROUNDING * scipy.special.k1(ROUNDING))
+
+
+def _log_laplace_cdf(z: Tensor) -> Tensor:
+    lower = z < 0.0
+    above = log1mexp(tf.where(lower, tf.ones_like(z), z) + math.log(2.0))
+    return tf.where(lower, z - math.log(2.0), above)
+
+
+_ROUNDED_LAPLACE = Standard(
+    "Laplace",
+    lambda z: -tf.sqrt(z * z + ROUNDING**2) - _LOG_MASS,
+    _log_laplace_cdf,
+    lambda z: _log_laplace_cdf(-z),
+)
 
 
 @register
@@ -200,6 +183,7 @@ class Laplace(LocationScale):
 
     name: ClassVar[str] = "laplace"
     about: ClassVar[str] = "Laplace, mean and median loc, mean absolute deviation scale"
+    error: ClassVar[Standard] = _ROUNDED_LAPLACE
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -208,14 +192,3 @@ class Laplace(LocationScale):
     @staticmethod
     def standard() -> Any:
         return scipy.stats.laplace
-
-    def standard_log_density(self, z: Tensor) -> Tensor:
-        return -tf.sqrt(z * z + ROUNDING**2) - _LOG_MASS
-
-    def standard_log_cdf(self, z: Tensor) -> Tensor:
-        lower = z < 0.0
-        above = log1mexp(tf.where(lower, tf.ones_like(z), z) + math.log(2.0))
-        return tf.where(lower, z - math.log(2.0), above)
-
-    def standard_log_survival(self, z: Tensor) -> Tensor:
-        return self.standard_log_cdf(-z)

@@ -31,6 +31,7 @@ from deepregress.families.formulated import Continuous, LogLocationScale
 from deepregress.families.incomplete_gamma import log_tails
 from deepregress.families.moments import quartile_location_scale, weighted_moments
 from deepregress.families.special import HALF_LOG_2PI, log1mexp, stirling_remainder
+from deepregress.families.standard import LOGISTIC, MINIMUM, NORMAL, Standard
 from deepregress.linalg import Array, Matrix, Vector
 
 AT_SCALE = 1e-7
@@ -56,6 +57,7 @@ class LogNormal(LogLocationScale):
 
     name: ClassVar[str] = "lognormal"
     about: ClassVar[str] = "lognormal, log y normal with mean loc and standard deviation scale"
+    error: ClassVar[Standard] = NORMAL
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -66,15 +68,6 @@ class LogNormal(LogLocationScale):
 
     def of_log(self, values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:
         return values["loc"].value, values["scale"].log
-
-    def standard_log_density(self, z: Tensor) -> Tensor:
-        return -0.5 * z * z - HALF_LOG_2PI
-
-    def standard_log_cdf(self, z: Tensor) -> Tensor:
-        return log_normal_cdf(z)
-
-    def standard_log_survival(self, z: Tensor) -> Tensor:
-        return log_normal_cdf(-z)
 
     def frozen(self, theta: Mapping[str, Vector]) -> Any:
         return scipy.stats.lognorm(theta["scale"], scale=np.exp(theta["loc"]))
@@ -95,6 +88,7 @@ class LogLogistic(LogLocationScale):
 
     name: ClassVar[str] = "loglogistic"
     about: ClassVar[str] = "log-logistic, log y logistic with mean loc and scale"
+    error: ClassVar[Standard] = LOGISTIC
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -105,15 +99,6 @@ class LogLogistic(LogLocationScale):
 
     def of_log(self, values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:
         return values["loc"].value, values["scale"].log
-
-    def standard_log_density(self, z: Tensor) -> Tensor:
-        return -z - 2.0 * softplus(-z)
-
-    def standard_log_cdf(self, z: Tensor) -> Tensor:
-        return -softplus(-z)
-
-    def standard_log_survival(self, z: Tensor) -> Tensor:
-        return -softplus(z)
 
     def frozen(self, theta: Mapping[str, Vector]) -> Any:
         return scipy.stats.fisk(1.0 / theta["scale"], scale=np.exp(theta["loc"]))
@@ -151,6 +136,7 @@ class Weibull(LogLocationScale):
 
     name: ClassVar[str] = "weibull"
     about: ClassVar[str] = "Weibull, survival exp(-(y / scale)^concentration)"
+    error: ClassVar[Standard] = MINIMUM
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -161,15 +147,6 @@ class Weibull(LogLocationScale):
 
     def of_log(self, values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:
         return values["scale"].log, -values["concentration"].log
-
-    def standard_log_density(self, z: Tensor) -> Tensor:
-        return z - tf.exp(z)
-
-    def standard_log_cdf(self, z: Tensor) -> Tensor:
-        return log1mexp(tf.exp(z))
-
-    def standard_log_survival(self, z: Tensor) -> Tensor:
-        return -tf.exp(z)
 
     def frozen(self, theta: Mapping[str, Vector]) -> Any:
         return scipy.stats.weibull_min(theta["concentration"], scale=theta["scale"])
@@ -190,6 +167,7 @@ class Exponential(LogLocationScale):
 
     name: ClassVar[str] = "exponential"
     about: ClassVar[str] = "exponential, mean scale"
+    error: ClassVar[Standard] = MINIMUM
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -198,15 +176,6 @@ class Exponential(LogLocationScale):
     def of_log(self, values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:
         log_scale = values["scale"].log
         return log_scale, tf.zeros_like(log_scale)
-
-    def standard_log_density(self, z: Tensor) -> Tensor:
-        return z - tf.exp(z)
-
-    def standard_log_cdf(self, z: Tensor) -> Tensor:
-        return log1mexp(tf.exp(z))
-
-    def standard_log_survival(self, z: Tensor) -> Tensor:
-        return -tf.exp(z)
 
     def frozen(self, theta: Mapping[str, Vector]) -> Any:
         return scipy.stats.expon(scale=theta["scale"])

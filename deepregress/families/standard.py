@@ -1,4 +1,4 @@
-"""Standard distributions F of the latent scale of ordinal and transformation models (METHODS 8).
+"""Standard distributions F: of location-scale families and of latent scales (METHODS 7, 8).
 
     normal                  F(z) = Phi(z)                   link "probit"
     logistic                F(z) = 1 / (1 + exp(-z))        link "logit"
@@ -35,21 +35,31 @@ class Standard:
     Parameters
     ----------
     name : str
-    link : str
-        Name of the link whose inverse is F.
     log_density, log_cdf, log_survival : callable
         log f(z), log F(z) and log(1 - F(z)).
+    """
+
+    name: str
+    log_density: Map = field(repr=False)
+    log_cdf: Map = field(repr=False)
+    log_survival: Map = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Latent(Standard):
+    """A standard distribution of a latent scale.
+
+    Parameters
+    ----------
+    link : str
+        Name of the link whose inverse is F.
     log_between : callable
         log(F(b) - F(a)) of a < b; NaN or -inf of others.
     quantile : callable
         z with F(z) = p, in NumPy.
     """
 
-    name: str
     link: str
-    log_density: Map = field(repr=False)
-    log_cdf: Map = field(repr=False)
-    log_survival: Map = field(repr=False)
     log_between: Callable[[Tensor, Tensor], Tensor] = field(repr=False)
     quantile: Callable[[Array], Array] = field(repr=False)
 
@@ -81,48 +91,48 @@ def _log_cauchy_cdf(z: Tensor) -> Tensor:
     return tf.math.log(tf.atan2(tf.ones_like(z), -z)) - math.log(math.pi)
 
 
-NORMAL = Standard(
+NORMAL = Latent(
     "normal",
-    "probit",
     lambda z: -0.5 * z * z - HALF_LOG_2PI,
     log_normal_cdf,
     lambda z: log_normal_cdf(-z),
+    "probit",
     _symmetric_between(log_normal_cdf),
     scipy.special.ndtri,
 )
-LOGISTIC = Standard(
+LOGISTIC = Latent(
     "logistic",
-    "logit",
     lambda z: -z - 2.0 * softplus(-z),
     lambda z: -softplus(-z),
     lambda z: -softplus(z),
+    "logit",
     _logistic_between,
     scipy.special.logit,
 )
-MINIMUM = Standard(
+MINIMUM = Latent(
     "minimum extreme value",
-    "cloglog",
     lambda z: z - tf.exp(z),
     lambda z: log1mexp(tf.exp(z)),
     lambda z: -tf.exp(z),
+    "cloglog",
     _minimum_between,
     lambda p: np.log(-np.log1p(-p)),
 )
-MAXIMUM = Standard(
+MAXIMUM = Latent(
     "maximum extreme value",
-    "loglog",
     lambda z: -z - tf.exp(-z),
     lambda z: -tf.exp(-z),
     lambda z: log1mexp(tf.exp(-z)),
+    "loglog",
     lambda a, b: _minimum_between(-b, -a),
     lambda p: -np.log(-np.log(p)),
 )
-CAUCHY = Standard(
+CAUCHY = Latent(
     "Cauchy",
-    "cauchit",
     lambda z: -math.log(math.pi) - tf.math.log1p(z * z),
     _log_cauchy_cdf,
     lambda z: _log_cauchy_cdf(-z),
+    "cauchit",
     _symmetric_between(_log_cauchy_cdf),
     lambda p: np.tan(math.pi * (np.asarray(p) - 0.5)),
 )

@@ -9,6 +9,7 @@ the bounds of censored rows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -41,16 +42,9 @@ def intercept_only(family: Likelihood, response: Response, eta: Vector) -> Vecto
 
     A sample of the rows is enough for a start: one chunk of them at most.
     """
-    most = CHUNK_SIZES[-1]
-    if response.n_obs > most:
-        chosen = np.random.default_rng(0).choice(response.n_obs, most, replace=False)
-        response = response.take(np.sort(chosen))
+    response = _sampled(response, CHUNK_SIZES[-1])
     rows, weights = response.rows(), response.weights
-
-    def total(at: Vector) -> float:
-        rowwise = family.row_log_likelihood(rows, np.tile(at, (len(weights), 1)))
-        return float(weights @ rowwise) if np.isfinite(rowwise).all() else -np.inf
-
+    total = functools.partial(_log_likelihood, family, rows, weights)
     value = total(eta)
     for _ in range(STEPS):
         step = _newton_step(family, rows, weights, eta)
@@ -84,17 +78,25 @@ def places(y: Vector, links: Sequence[str]) -> list[Vector]:
 
 def best_of(family: Likelihood, response: Response, tried: Sequence[Vector]) -> Vector:
     """The predictors (U,) with the largest likelihood of some rows, among several places."""
-    few = CHUNK_SIZES[0]
-    if response.n_obs > few:
-        chosen = np.random.default_rng(0).choice(response.n_obs, few, replace=False)
-        response = response.take(np.sort(chosen))
+    response = _sampled(response, CHUNK_SIZES[0])
     rows, weights = response.rows(), response.weights
+    return max(tried, key=functools.partial(_log_likelihood, family, rows, weights))
 
-    def total(eta: Vector) -> float:
-        rowwise = family.row_log_likelihood(rows, np.tile(eta, (len(weights), 1)))
-        return float(weights @ rowwise) if np.isfinite(rowwise).all() else -np.inf
 
-    return max(tried, key=total)
+def _sampled(response: Response, most: int) -> Response:
+    """The response at so many random rows at most, always the same ones."""
+    if response.n_obs <= most:
+        return response
+    chosen = np.random.default_rng(0).choice(response.n_obs, most, replace=False)
+    return response.take(np.sort(chosen))
+
+
+def _log_likelihood(
+    family: Likelihood, rows: Mapping[str, Array], weights: Vector, eta: Vector
+) -> float:
+    """Log-likelihood of the rows at one predictor (U,) for all; -inf where it is not finite."""
+    rowwise = family.row_log_likelihood(rows, np.tile(eta, (len(weights), 1)))
+    return float(weights @ rowwise) if np.isfinite(rowwise).all() else -np.inf
 
 
 def _newton_step(
