@@ -26,6 +26,7 @@ PACKAGE = ROOT / "deepregress"
 # which lies above the members: inside a folder the order is base, members, __init__.
 FLOORS = {
     0: ("errors", "linalg", "groups"),
+    0.3: ("stored",),
     0.4: ("response",),
     0.5: ("remainder", "arrow", "response_forms", "frame"),
     0.7: ("model_matrix",),
@@ -80,7 +81,7 @@ FLOORS = {
 }
 SHARED = {
     *("errors", "linalg", "arrow", "model_matrix", "groups", "frame", "response", "response_forms"),
-    *("data", "codec", "datasets"),
+    *("data", "codec", "datasets", "stored"),
 }
 DESIGN_LEG = {"remainder", "formula", "penalty", "basis", "gating", "terms", "design"}
 FAMILY_LEG = {"architecture", "bijectors", "families", "networks"}
