@@ -45,7 +45,7 @@ FLOORS = {
     4: ("terms.*", "families.*"),
     5: ("design",),
     6.9: ("crossproducts",),
-    6.95: ("orthogonal",),
+    6.95: ("projection",),
     7: ("predictor", "objective"),
     7.5: ("assembly",),
     8: ("solvers.base",),

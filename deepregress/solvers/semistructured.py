@@ -33,9 +33,9 @@ from deepregress.errors import FitError
 from deepregress.families.base import upper_pairs
 from deepregress.linalg import Array, Matrix, Vector, one_blas_thread, sandwich
 from deepregress.objective import Objective
-from deepregress.orthogonal import product, projection
 from deepregress.penalty import PlacedPenalty
 from deepregress.predictor import DeepEffect, Members, evaluate
+from deepregress.projection import product, projection
 from deepregress.solvers.base import (
     Epoch,
     Folds,

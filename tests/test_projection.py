@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deepregress import orthogonal
+from deepregress import projection
 
 
 @pytest.fixture
@@ -23,50 +23,50 @@ def weighted_least_squares(X, weights, D):
 
 def test_projection_is_weighted_least_squares(rows):
     X, weights, D = rows
-    C = orthogonal.projection(X, weights, D)
+    C = projection.projection(X, weights, D)
     # column scales span 1e5, so the coefficients do too: relative tolerance
     np.testing.assert_allclose(C, weighted_least_squares(X, weights, D), rtol=1e-9)
 
 
 def test_the_rest_is_orthogonal_to_working_precision(rows):
     X, weights, D = rows
-    rest = D - X @ orthogonal.projection(X, weights, D)
+    rest = D - X @ projection.projection(X, weights, D)
     cosine = X.T @ (weights[:, None] * rest)
     cosine /= np.linalg.norm(X, axis=0)[:, None] * np.linalg.norm(weights[:, None] * D, axis=0)
     assert np.abs(cosine).max() < 1e-14
 
 
 def test_projection_accumulates_over_chunks(rows, monkeypatch):
-    whole = orthogonal.projection(*rows)
-    monkeypatch.setattr(orthogonal, "ROWS_PER_CHUNK", 17)
-    np.testing.assert_allclose(orthogonal.projection(*rows), whole, rtol=1e-10)
+    whole = projection.projection(*rows)
+    monkeypatch.setattr(projection, "ROWS_PER_CHUNK", 17)
+    np.testing.assert_allclose(projection.projection(*rows), whole, rtol=1e-10)
 
 
 def test_dependent_columns_share_their_part(rows):
     X, weights, D = rows
     twice = np.hstack([X, X[:, [1]]])
-    C = orthogonal.projection(twice, weights, D)
+    C = projection.projection(twice, weights, D)
     expected = X @ weighted_least_squares(X, weights, D)
     np.testing.assert_allclose(twice @ C, expected, atol=1e-9)
 
 
 def test_no_columns_and_no_weight(rows):
     X, weights, D = rows
-    assert orthogonal.projection(X[:, :0], weights, D).shape == (0, 2)
-    assert not orthogonal.projection(X, np.zeros_like(weights), D).any()
+    assert projection.projection(X[:, :0], weights, D).shape == (0, 2)
+    assert not projection.projection(X, np.zeros_like(weights), D).any()
 
 
 def test_rows_without_weight_do_not_count(rows):
     X, weights, D = rows
     weights = np.where(np.arange(len(X)) < 100, 0.0, weights)
-    C = orthogonal.projection(X, weights, D)
-    np.testing.assert_allclose(C, orthogonal.projection(X[100:], weights[100:], D[100:]), rtol=1e-9)
+    C = projection.projection(X, weights, D)
+    np.testing.assert_allclose(C, projection.projection(X[100:], weights[100:], D[100:]), rtol=1e-9)
 
 
 def test_post_hoc_leaves_the_predictor_as_it_is(rows):
     X, weights, D = rows
     beta = np.array([1.0, -1.0, 0.5, 2.0])
-    moved, rest, alpha = orthogonal.post_hoc(beta, X, weights=weights, zeta=D[:, 0])
+    moved, rest, alpha = projection.post_hoc(beta, X, weights=weights, zeta=D[:, 0])
     np.testing.assert_allclose(X @ moved + rest, X @ beta + D[:, 0], atol=1e-12)
     np.testing.assert_allclose(moved - beta, alpha, atol=1e-12)
 
@@ -78,7 +78,7 @@ def test_frisch_waugh(rows):
     y = X @ [1.0, 2.0, 0.01, 3.0] + 1.5 * zeta + np.random.default_rng(1).normal(size=len(X))
     joint = weighted_least_squares(np.column_stack([X, zeta]), weights, y[:, None])[:, 0]
     without = weighted_least_squares(X, weights, y[:, None])[:, 0]
-    moved, rest, _ = orthogonal.post_hoc(joint[:-1], X, weights=weights, zeta=joint[-1] * zeta)
+    moved, rest, _ = projection.post_hoc(joint[:-1], X, weights=weights, zeta=joint[-1] * zeta)
     # orthogonalised, the structured coefficients are those of the model without the network
     np.testing.assert_allclose(moved, without, rtol=1e-9)
     alone = weights @ (rest * y) / (weights @ rest**2)
