@@ -22,6 +22,7 @@ from deepregress.assembly import assemble
 from deepregress.comparison import Compared
 from deepregress.corrected import CorrectedInference, SmoothingUncertainty
 from deepregress.data import Frame, Response
+from deepregress.decomposition import decomposition
 from deepregress.design import Design
 from deepregress.errors import FitError, PredictionError
 from deepregress.families.base import Family
@@ -281,6 +282,41 @@ class Estimates:
         return components.variance_components(
             self._predictors, self.solution, self._uncertainty, level=level
         )
+
+    def decomposition(self) -> pd.DataFrame:
+        """How much of each predictor's variance its terms and its networks have.
+
+        With the weighted variance over the training rows, eta = constant + sum_j f_j + sum_k d_k of
+        structured terms and offsets f and networks d, the shares
+        Var(sum f) / Var(eta)                "structured",
+        Var(sum d) / Var(eta)                "deep" and
+        2 Cov(sum f, sum d) / Var(eta)       "shared"
+        add up to one. The projection keeps networks out of the columns that they were made
+        orthogonal to; what they said about them, m_k = c_k mean over members (X C_m), went to the
+        structured terms: `moved` is Var(m_k) / Var(eta).
+
+        Returns
+        -------
+        DataFrame
+            By (parameter, part): kind, "structured" or "deep" for a term, "total" for the rows
+            "structured", "deep", "shared" and "predictor"; variance, on the scale of the
+            predictor; share and moved. Shares of terms add up to that of their sum where the terms
+            are uncorrelated. Predictors without variance are left out.
+
+        Raises
+        ------
+        PredictionError
+            The model was saved without its training rows.
+
+        Examples
+        --------
+        >>> import deepregress as dr
+        >>> model = dr.fit("accel ~ s(times)", dr.datasets.load("mcycle"))
+        >>> model.decomposition().loc[("loc", "s(times)"), "share"]
+        1.0
+        """
+        frame, response = self._training()
+        return decomposition(self._predictors, frame, response.weights)
 
     def sample_coef(self, n: int = 1000, *, seed: int = 0) -> pd.DataFrame:
         """Draws from the posterior N(coef, cov) of the coefficients, one per row."""

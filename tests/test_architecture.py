@@ -63,7 +63,7 @@ FLOORS = {
     10.4: ("new_levels", "level_tests"),
     10.5: ("prediction",),
     10.6: ("quantities", "grids", "term_tests", "variance_components", "comparison"),
-    10.65: ("quantile_residuals",),
+    10.65: ("quantile_residuals", "decomposition"),
     10.7: (
         "delta",
         "effects",
