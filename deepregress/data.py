@@ -11,22 +11,21 @@ log-likelihood (weight 2 = the row twice; weight 0 = no row).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from deepregress.complete_rows import Tally, check_finite, judge, missing
 from deepregress.errors import (
     DataError,
-    DeepRegressError,
-    DroppedRowsWarning,
     PredictionError,
     ResponseError,
     UnknownVariable,
     listing,
     suggestion,
-    warn,
 )
 from deepregress.frame import Column
 from deepregress.frame import Frame as Frame
@@ -78,32 +77,119 @@ def training_set(
     UnknownVariable, DataError, ResponseError
         See the messages.
     """
-    if na not in ("drop", "raise"):
-        raise DataError(f"na must be 'drop' or 'raise', got {na!r}.")
-    by_name = (weights,) if isinstance(weights, str) else ()
-    _check_known(data, {**needs, "the response": response_variables, "weights": by_name})
-    names = [*response_variables, *(name for part in needs.values() for name in part)]
-    frame = Frame.read(data, [*names, *by_name])
+    wanted = Wanted.of(
+        column_names(data),
+        needs,
+        response=response,
+        response_variables=response_variables,
+        weights=weights,
+        na=na,
+        known=known,
+    )
+    frame = Frame.read(data, wanted.names)
     if frame.n_obs == 0:
         raise DataError("the data have no rows.")
-    weight = _weights(frame, weights)
-    bounds = _bounds(frame, response, response_variables, known)
-    # a form says itself what its columns' missing and infinite values mean
-    judged = frame.columns if bounds is None else {*names[len(response_variables) :], *by_name}
-    for name in judged:
-        _check_finite(frame, name, DataError)
-    masks = {f"{name!r}": _missing(frame[name]) for name in frame.columns if name in judged}
-    if bounds is not None:
-        masks[f"{response!r}"] = bounds.missing
-    if not by_name:
-        masks["weights"] = np.isnan(weight)
-    keep = _complete(masks, frame.n_obs, na) & _positive(weight)
-    full = None if bounds is None else _of_bounds(bounds, weight, response)
-    if not keep.all():
-        frame, weight = frame.rows(keep), weight[keep]
-        full = None if full is None else full.take(keep)
-    frame = _drop_unused_levels(frame)
-    return frame, full or _response(frame, response, response_variables, weight)
+    given = wanted.judged(frame)
+    given.tally.report(na)
+    return given.rows(drop_unused_levels)
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What the formulas ask for of a table.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Columns, those of the response first.
+    response : str
+        Left side of the formula.
+    response_variables : tuple of str
+        The columns it names.
+    judged_names : tuple of str
+        The other columns, whose missing and infinite values mean what they say.
+    weights : str, array or None
+        Name of a column, or one weight per row of the table.
+    known : tuple of str
+        What the family asks for beside the response.
+    """
+
+    names: tuple[str, ...]
+    response: str
+    response_variables: tuple[str, ...]
+    judged_names: tuple[str, ...]
+    weights: str | Array | None
+    known: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        columns: Sequence[str],
+        needs: Mapping[str, Sequence[str]],
+        *,
+        response: str,
+        response_variables: Sequence[str],
+        weights: str | Sequence[float] | Array | None,
+        na: str,
+        known: Sequence[str],
+    ) -> Wanted:
+        """Check that a table with these columns has what is asked for.
+
+        Raises
+        ------
+        UnknownVariable, DataError
+            A name is no column, or `na` no policy.
+        """
+        if na not in ("drop", "raise"):
+            raise DataError(f"na must be 'drop' or 'raise', got {na!r}.")
+        by_name = (weights,) if isinstance(weights, str) else ()
+        _check_known(columns, {**needs, "the response": response_variables, "weights": by_name})
+        others = [*(name for part in needs.values() for name in part), *by_name]
+        return cls(
+            tuple(dict.fromkeys((*response_variables, *others))),
+            response,
+            tuple(response_variables),
+            tuple(dict.fromkeys(others)),
+            weights if isinstance(weights, str | None) else np.asarray(weights),
+            tuple(known),
+        )
+
+    def judged(self, frame: Frame, first: int = 0) -> Judged:
+        """Which rows can be used; `first` is the number of the first one in the table."""
+        weight = _weights(frame, self.weights, first)
+        bounds = _bounds(frame, self.response, self.response_variables, self.known)
+        # a form says itself what its columns' missing and infinite values mean
+        explained = () if bounds is None else set(self.response_variables) - set(self.judged_names)
+        columns = {n: frame[n] for n in frame.columns if n not in explained}
+        masks = {f"{name!r}": missing(values) for name, values in columns.items()}
+        if bounds is not None:
+            masks[f"{self.response!r}"] = bounds.missing
+        if not isinstance(self.weights, str):
+            masks["weights"] = np.isnan(weight)
+        keep, tally = judge(columns, masks, weight)
+        return Judged(self, frame, weight, bounds, keep, tally)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Rows as they came, and which of them can be used."""
+
+    wanted: Wanted
+    frame: Frame
+    weight: Vector
+    bounds: Bounds | None
+    keep: Array
+    tally: Tally
+
+    def rows(self, prepare: Callable[[Frame], Frame]) -> tuple[Frame, Response]:
+        """The rows that can be used, their columns prepared, and their response."""
+        frame, weight, text = self.frame, self.weight, self.wanted.response
+        full = None if self.bounds is None else _of_bounds(self.bounds, weight, text)
+        if not self.keep.all():
+            frame, weight = frame.rows(self.keep), weight[self.keep]
+            full = None if full is None else full.take(self.keep)
+        frame = prepare(frame)
+        return frame, full or _response(frame, text, self.wanted.response_variables, weight)
 
 
 def response_of(
@@ -153,10 +239,10 @@ def prediction_frame(data: object, names: Sequence[str]) -> Frame:
     if frame.n_obs == 0:
         raise PredictionError("the new data have no rows.")
     for name in frame.columns:
-        _check_finite(frame, name, PredictionError)
-        missing = _missing(frame[name])
-        if missing.any():
-            rows = listing(str(row) for row in np.flatnonzero(missing))
+        check_finite(name, frame[name], PredictionError)
+        gaps = missing(frame[name])
+        if gaps.any():
+            rows = listing(str(row) for row in np.flatnonzero(gaps))
             raise PredictionError(
                 f"column {name!r} of the new data misses values in rows (counting from 0) {rows}; "
                 "fill them or leave these rows out."
@@ -164,8 +250,7 @@ def prediction_frame(data: object, names: Sequence[str]) -> Frame:
     return frame
 
 
-def _check_known(data: object, needs: Mapping[str, Sequence[str]]) -> None:
-    known = column_names(data)
+def _check_known(known: Sequence[str], needs: Mapping[str, Sequence[str]]) -> None:
     for context, names in needs.items():
         for name in names:
             if name not in known:
@@ -173,12 +258,12 @@ def _check_known(data: object, needs: Mapping[str, Sequence[str]]) -> None:
                 raise UnknownVariable(f"{name!r} in {context} is not a column{hint}")
 
 
-def _weights(frame: Frame, weights: str | Sequence[float] | Array | None) -> Vector:
+def _weights(frame: Frame, weights: str | Array | None, first: int) -> Vector:
     """Return one weight per row, NaN where it is missing."""
     if weights is None:
         return np.ones(frame.n_obs)
     label = f"weights={weights!r}" if isinstance(weights, str) else "weights"
-    values = frame[weights] if isinstance(weights, str) else np.asarray(weights)
+    values = frame[weights] if isinstance(weights, str) else weights
     if isinstance(values, pd.Categorical) or values.dtype.kind not in "fiub":
         raise DataError(f"{label}: weights must be numbers.")
     if values.shape != (frame.n_obs,):
@@ -187,71 +272,14 @@ def _weights(frame: Frame, weights: str | Sequence[float] | Array | None) -> Vec
     bad = np.isinf(weight) | (weight < 0)
     if bad.any():
         row = int(np.argmax(bad))
-        raise DataError(f"{label}: weights must be at least 0, row {row} has {weight[row]}.")
+        raise DataError(
+            f"{label}: weights must be at least 0, row {first + row} has {weight[row]}."
+        )
     return weight
 
 
-def _missing(values: Column) -> Array:
-    """Return which rows miss a value, (n,) bool."""
-    if isinstance(values, pd.Categorical):
-        return np.asarray(values.codes < 0)
-    if values.dtype.kind != "f":
-        return np.zeros(len(values), dtype=bool)
-    # a sum is NaN where a row holds one, and needs no array of the size of an image column
-    rows = values if values.ndim == 1 else values.reshape(len(values), -1).sum(axis=1)
-    return np.asarray(np.isnan(rows))
-
-
-def _check_finite(frame: Frame, name: str, error: type[DeepRegressError]) -> None:
-    values = frame[name]
-    if isinstance(values, pd.Categorical) or values.dtype.kind != "f":
-        return
-    if values.ndim > 1:
-        rows = values.reshape(len(values), -1)
-        values = rows.max(axis=1, initial=0.0) - rows.min(axis=1, initial=0.0)
-    infinite = np.isinf(values)
-    if infinite.any():
-        count, row = int(infinite.sum()), int(np.argmax(infinite))
-        noun = "value" if count == 1 else "values"
-        raise error(
-            f"column {name!r} has {count} infinite {noun}, the first in row {row} "
-            "(counting from 0)."
-        )
-
-
-def _complete(masks: Mapping[str, Array], n_obs: int, na: str) -> Array:
-    """Return which rows miss nothing, after the warning or error that `na` asks for."""
-    counts = {name: int(mask.sum()) for name, mask in masks.items() if mask.any()}
-    keep = np.ones(n_obs, dtype=bool)
-    if not counts:
-        return keep
-    for mask in masks.values():
-        keep &= ~mask
-    where = listing(f"{name} ({count})" for name, count in counts.items())
-    dropped = n_obs - int(keep.sum())
-    if na == "raise":
-        raise DataError(
-            f"{dropped} of {n_obs} rows miss values, in {where}, the first in row "
-            f"{int(np.argmin(keep))} (counting from 0); na='drop' leaves them out."
-        )
-    if dropped == n_obs:
-        raise DataError(f"no row is complete: all {dropped} rows miss values, in {where}.")
-    warn(DroppedRowsWarning(f"{dropped} of {n_obs} rows dropped: values are missing in {where}."))
-    return keep
-
-
-def _positive(weight: Vector) -> Array:
-    """Return which rows have a positive weight, after a warning where some have weight 0."""
-    zero = weight == 0
-    if zero.all():
-        raise DataError("all weights are 0.")
-    if zero.any():
-        text = f"{int(zero.sum())} of {len(weight)} rows left out: their weight is 0."
-        warn(DroppedRowsWarning(text))
-    return np.asarray(~zero)
-
-
-def _drop_unused_levels(frame: Frame) -> Frame:
+def drop_unused_levels(frame: Frame) -> Frame:
+    """Leave the levels that occur to every factor."""
     columns = {
         name: values.remove_unused_categories() if isinstance(values, pd.Categorical) else values
         for name, values in frame.columns.items()
@@ -296,8 +324,8 @@ def _bounds(frame: Frame, text: str, names: Sequence[str], known: Sequence[str])
         used = [
             name for name in names if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", expression)
         ]
-        missing = np.any([_missing(frame[name]) for name in used], axis=0)
-        return np.where(missing, np.nan, values) if np.any(missing) else values
+        absent = np.any([missing(frame[name]) for name in used], axis=0)
+        return np.where(absent, np.nan, values) if np.any(absent) else values
 
     return read_form(text, evaluate, frame.n_obs, known=known)
 

@@ -1,8 +1,8 @@
 """A table as a `Frame` of columns: whatever the user brings, in the types that the package takes.
 
-A table is a pandas, polars or pyarrow table (through narwhals) or a dict of arrays, whose columns
-may be arrays (n, ...) such as images. `Frame` holds float64, int64 or bool columns (n,),
-`pandas.Categorical` for strings and factors, and arrays (n, ...) as given.
+A table is a pandas, polars or pyarrow table (through narwhals), a dict of arrays, whose columns may
+be arrays (n, ...) such as images, or one on disk (`source`). `Frame` holds float64, int64 or bool
+columns (n,), `pandas.Categorical` for strings and factors, and arrays (n, ...) as given.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from formulaic.utils.stateful_transforms import stateful_eval
 
 from deepregress.errors import DataError, FormulaError, listing
 from deepregress.linalg import Array
+from deepregress.source import opened
 
 Column = Array | pd.Categorical
 Rows = slice | Array
@@ -113,7 +114,8 @@ def column_names(data: object) -> tuple[str, ...]:
         return tuple(data.columns)
     if isinstance(data, Mapping | pd.DataFrame):
         return tuple(name for name in data if isinstance(name, str))
-    return tuple(_narwhals(data).columns)
+    source = opened(data)
+    return tuple(_narwhals(data).columns) if source is None else source.names
 
 
 def _narwhals(data: object) -> nw.DataFrame[Any]:
@@ -122,8 +124,8 @@ def _narwhals(data: object) -> nw.DataFrame[Any]:
         return table
     except TypeError as error:
         raise DataError(
-            "data must be a pandas, polars or pyarrow table or a dict of arrays, "
-            f"got {type(data).__name__}."
+            "data must be a pandas, polars or pyarrow table or a dict of arrays, or the path of a "
+            f"parquet file, got {type(data).__name__}."
         ) from error
 
 
@@ -133,6 +135,9 @@ def _length(data: object) -> int:
         return data.n_obs
     if isinstance(data, Mapping):
         return max((len(np.atleast_1d(values)) for values in data.values()), default=0)
+    source = opened(data)
+    if source is not None:
+        return source.n_rows()
     return len(data) if isinstance(data, pd.DataFrame) else len(_narwhals(data))
 
 
@@ -142,6 +147,9 @@ def _reader(data: object) -> Callable[[str], object]:
         return data.columns.__getitem__
     if isinstance(data, Mapping | pd.DataFrame):
         return data.__getitem__
+    source = opened(data)
+    if source is not None:
+        return source.column
     table = _narwhals(data)
     return lambda name: _from_series(table[name])
 

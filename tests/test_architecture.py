@@ -26,9 +26,10 @@ PACKAGE = ROOT / "deepregress"
 # which lies above the members: inside a folder the order is base, members, __init__.
 FLOORS = {
     0: ("errors", "linalg", "groups"),
-    0.3: ("stored",),
+    0.3: ("stored", "source", "scratch"),
     0.4: ("response",),
     0.5: ("remainder", "arrow", "response_forms", "frame"),
+    0.6: ("complete_rows",),
     0.7: ("model_matrix",),
     1: ("formula", "penalty", "data", "codec", "datasets"),
     2: ("basis.base", "basis.*", "gating", "bijectors", "architecture"),
@@ -81,7 +82,7 @@ FLOORS = {
 }
 SHARED = {
     *("errors", "linalg", "arrow", "model_matrix", "groups", "frame", "response", "response_forms"),
-    *("data", "codec", "datasets", "stored"),
+    *("data", "codec", "datasets", "stored", "source", "scratch", "complete_rows"),
 }
 DESIGN_LEG = {"remainder", "formula", "penalty", "basis", "gating", "terms", "design"}
 FAMILY_LEG = {"architecture", "bijectors", "families", "networks"}
