@@ -38,8 +38,11 @@ import deepregress as dr
 from deepregress.data import Response
 from deepregress.networks import resolve
 from deepregress.objective import Objective, Unit
+from deepregress.predictor import fresh_members
 from deepregress.solvers.base import Folds, Network, Training
-from deepregress.solvers.stochastic import Plan, State, epoch_data, fresh_members, one_epoch
+from deepregress.solvers.epoch import one_epoch
+from deepregress.solvers.epoch_data import epoch_data
+from deepregress.solvers.plan import Plan
 
 Z = [f"z{j}" for j in range(1, 11)]
 FORMULA = {
@@ -87,13 +90,13 @@ def epoch_seconds(n: int, batch: int, n_members: int, repeats: int, *, jit: bool
     held = np.array_split(order, n_members) if n_members > 1 else [order[n:]]
     folds = Folds(tuple(np.setdiff1d(order, part) for part in held), tuple(held))
     plan = Plan.of(networks, objective, folds, Training(batch_size=batch, jit=jit))
-    state = State.start([fresh_members(architecture, range(1, n_members + 1))])
+    state = plan.start([fresh_members(architecture, range(1, n_members + 1))])
     data = epoch_data(objective, networks, np.zeros((rows, 2)), folds, plan)
     rates = tf.constant([3e-3, 1e-4], tf.float32)
     seconds = []
     for repeat in range(repeats + 1):
         start = time.perf_counter()
-        state, _ = one_epoch(plan, state, data, tf.constant([1, repeat]), rates)
+        state, _, _ = one_epoch(plan, state, data, tf.constant([1, repeat]), rates)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 

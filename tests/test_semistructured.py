@@ -186,7 +186,7 @@ def constant_trainer(head, best_epoch=1):
             trainable = members.trainable.copy()
             trainable[:, -len(head) :] = head
             found.append(replace(members, trainable=trainable))
-        epochs = (Epoch(round_number, 0, 1.0, 0.1), Epoch(round_number, 1, 0.9, 0.1))
+        epochs = (Epoch(round_number, 0, 1.0, 0.1, 1.0), Epoch(round_number, 1, 0.9, 0.1, 0.9))
         return Trained(tuple(found), best_epoch, epochs, Status(True, "given"))
 
     return trainer

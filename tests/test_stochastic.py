@@ -1,5 +1,7 @@
 """Training of networks: one step and one epoch against NumPy and Keras written out by hand."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from deepregress.data import Response
 from deepregress.errors import FitError, NetworkWarning
 from deepregress.networks import resolve
 from deepregress.objective import Objective, Unit
-from deepregress.predictor import Layout, evaluate
-from deepregress.solvers import stochastic
+from deepregress.predictor import Layout, evaluate, fresh_members
+from deepregress.solvers import epoch as graph
 from deepregress.solvers.base import Folds, Network, Training
-from deepregress.solvers.stochastic import Plan, State, train
+from deepregress.solvers.epoch_data import capacity, epoch_data
+from deepregress.solvers.plan import Plan, batch_size
+from deepregress.solvers.stochastic import train
 
 layers = keras.layers
 
@@ -50,15 +54,15 @@ def engine(given, training):
     objective, nets, eta, folds = given
     plan = Plan.of(nets, objective, folds, training)
     seeds = range(10, 10 + plan.n_members)
-    members = [stochastic.fresh_members(net.architecture, seeds) for net in nets]
-    return plan, State.start(members), stochastic.epoch_data(objective, nets, eta, folds, plan)
+    members = [fresh_members(net.architecture, seeds) for net in nets]
+    return plan, plan.start(members), epoch_data(objective, nets, eta, folds, plan)
 
 
 def one_epoch(plan, state, data, *, rate=3e-3, epoch=1):
     decay = 1 / (plan.training.decay_epochs * plan.steps)
     keys = tf.constant([1, epoch], tf.int32)
     rates = tf.constant([rate, decay * rate / plan.training.learning_rate], tf.float32)
-    return stochastic.one_epoch(plan, state, data, keys, rates)
+    return graph.one_epoch(plan, state, data, keys, rates)[:2]
 
 
 def nll(y, eta, d):
@@ -76,7 +80,7 @@ def test_two_steps_are_adam_with_decoupled_decay_in_numpy(jit):
     plan, state, data = engine(given, training)
     start = state.weights.numpy().astype(float)
     start[:, -4:] = 1.0
-    state = State(tf.constant(start, tf.float32), *(getattr(state, k) for k in FIELDS[1:]))
+    state = replace(state, weights=tf.constant(start, tf.float32))
     assert plan.steps == 1
     for epoch in (1, 2):
         state, held_out = one_epoch(plan, state, data, epoch=epoch)
@@ -98,11 +102,8 @@ def test_two_steps_are_adam_with_decoupled_decay_in_numpy(jit):
     assert held_out == pytest.approx(total / 60, abs=1e-6)
 
 
-FIELDS = ("weights", "first", "second", "step", "untrained")
-
-
 def unpacked(state, nets):
-    return stochastic._unpacked(state, nets)[0]
+    return state.members(nets)[0]
 
 
 def gradient(theta, z, y, eta):
@@ -120,7 +121,7 @@ def test_an_epoch_is_a_keras_loop_over_the_same_batches(jit):
     given = problem(150)
     objective, nets, eta, folds = given
     plan, state, data = engine(given, Training(batch_size=16, jit=jit))
-    order = stochastic._shuffled(data["train"], data["n_train"], tf.constant([1, 1])).numpy()
+    order = graph.shuffled(data["train"], data["n_train"], tf.constant([1, 1])).numpy()
     start = state.weights.numpy()
     state, _ = one_epoch(plan, state, data)
     y, z = objective.response.lower, nets[0].inputs[0]
@@ -154,7 +155,7 @@ def test_every_row_once_per_epoch_in_a_new_order():
     given = problem(150)
     plan, _, data = engine(given, Training(batch_size=16))
     seeds = [tf.constant([1, e]) for e in (1, 2)]
-    first, second = (stochastic._shuffled(data["train"], data["n_train"], s).numpy() for s in seeds)
+    first, second = (graph.shuffled(data["train"], data["n_train"], s).numpy() for s in seeds)
     n = plan.n_train
     for m, rows in enumerate(given[3].train):
         assert np.array_equal(np.sort(first[m, :n]), np.sort(rows))
@@ -181,20 +182,23 @@ def test_padding_takes_no_part():
 
 def test_capacity():
     for n in (1, 64, 65, 80, 81, 1000, 50_000):
-        length = stochastic.capacity(n)
+        length = capacity(n)
         assert max(n, 64) <= length <= max(1.25 * n, 64)
-    assert stochastic.capacity(1025) == 1280
+    assert capacity(1025) == 1280
 
 
 def test_tables_of_similar_length_share_a_graph():
     fit(problem(500), epochs=2)
-    before = stochastic._compiled_epoch.cache_info().misses
+    before = graph.compiled_epoch.cache_info().misses
     plan, _, _ = engine(problem(500), Training())
-    count = plan.epoch.experimental_get_tracing_count()
+    epoch = graph.compiled_epoch(
+        plan.networks, plan.family, plan.n_members, plan.batch, plan.jit, plan.rule
+    )
+    count = epoch.experimental_get_tracing_count()
     for n in (505, 511):
         fit(problem(n, seed=n), epochs=2)
-    assert stochastic._compiled_epoch.cache_info().misses == before
-    assert plan.epoch.experimental_get_tracing_count() == count
+    assert graph.compiled_epoch.cache_info().misses == before
+    assert epoch.experimental_get_tracing_count() == count
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -370,9 +374,9 @@ def test_divergence_is_told():
 
 
 def test_batch_sizes_and_xla():
-    sizes = [stochastic.batch_size(Training(), n) for n in (2_000, 2_001, 20_000, 20_001)]
+    sizes = [batch_size(Training(), n) for n in (2_000, 2_001, 20_000, 20_001)]
     assert sizes == [32, 128, 128, 256]
-    assert stochastic.batch_size(Training(batch_size=7), 2_000) == 7
+    assert batch_size(Training(batch_size=7), 2_000) == 7
     objective, nets, _, folds = problem(2_000)
     assert Plan.of(nets, objective, folds, Training()).jit
     assert not Plan.of(nets, objective, folds, Training(epochs=50)).jit

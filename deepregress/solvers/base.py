@@ -8,7 +8,7 @@ of the latter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from deepregress.gating import Selected
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Objective
 from deepregress.predictor import DeepEffect, Members
+from deepregress.stored import StoredArray
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,9 @@ class Training:
     batch_size : int or "auto"
         Rows per step; "auto": 32 up to 2,000 rows, 128 up to 20,000, 256 above.
     learning_rate : float
-        Of Adam at the start.
+        At the start; an optimiser given as an object has its own.
     decay_epochs : float
-        Time constant of the decoupled weight decay, in epochs.
+        Time constant of the decoupled weight decay of the built-in optimiser, in epochs.
     patience : int
         Epochs without progress of the out-of-fold likelihood before training stops.
     folds : int
@@ -143,6 +144,10 @@ class Training:
         Compile training with XLA; "auto": above 5,000 steps.
     callbacks : sequence
         Objects with `on_epoch_end(epoch, logs)`, Keras callbacks among them.
+    optimizer : keras.optimizers.Optimizer, str, dict or None
+        A Keras optimiser, its name (which takes `learning_rate`) or its configuration. None: Adam
+        with weight decay counted in epochs, whose learning rate halves when there is no progress;
+        the learning rate of the others is left to their schedules and to callbacks.
     """
 
     epochs: int = 300
@@ -154,6 +159,7 @@ class Training:
     crossfit: bool | str = "auto"
     jit: bool | str = "auto"
     callbacks: Sequence[Any] = ()
+    optimizer: Any = None
 
     def __post_init__(self) -> None:
         """Refuse impossible choices."""
@@ -174,6 +180,20 @@ class Training:
                 raise FitError(
                     f"Training({name}={getattr(self, name)!r}): needs True, False or 'auto'"
                 )
+        self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
+        """Refuse choices that the optimiser makes itself."""
+        if self.optimizer is None:
+            return
+        defaults = {each.name: each.default for each in fields(self)}
+        taken = ["decay_epochs"] + ([] if isinstance(self.optimizer, str) else ["learning_rate"])
+        for name in taken:
+            if getattr(self, name) != defaults[name]:
+                raise FitError(
+                    f"Training({name}={getattr(self, name)!r}, optimizer=...): the optimiser has "
+                    f"its own; {name} is for the built-in one"
+                )
 
 
 @dataclass(frozen=True)
@@ -191,7 +211,7 @@ class Network:
 
     architecture: Architecture
     unit: int
-    inputs: tuple[Array, ...] = field(repr=False)
+    inputs: tuple[Array | StoredArray, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -210,12 +230,24 @@ class Folds:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the data: mean negative log-likelihood of held-out rows, learning rate."""
+    """One pass over the data.
+
+    Parameters
+    ----------
+    round, epoch : int
+        Training after a structured fit, and pass of it; epoch 0 is the model without networks.
+    held_out : float
+        v: mean negative log-likelihood of the rows held out.
+    learning_rate : float
+    loss : float
+        Mean loss of the batches: negative log-likelihood and the networks' own penalties.
+    """
 
     round: int
     epoch: int
     held_out: float
     learning_rate: float
+    loss: float
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""What is fixed before networks train, and what changes with every step.
+
+A `Plan` says how many rows a step takes, how many steps an epoch has, by which rule weights move
+and whether XLA compiles it; a `State` holds the members' weights, what the optimiser remembers, the
+other variables of the networks and, with orthogonalize="cell", what is removed from their features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from deepregress.architecture import Architecture
+from deepregress.families.base import Family
+from deepregress.objective import Objective
+from deepregress.predictor import Layout, Members
+from deepregress.solvers.base import Folds, Network, Training
+from deepregress.solvers.optimizer import Rule, Slots, rule_of
+
+Tensor = Any
+
+BATCH_SIZES = ((2_000, 32), (20_000, 128))
+LARGEST_BATCH = 256
+"""Default rows per step: (up to so many rows, batch size), and above."""
+
+XLA_STEPS = 5_000
+"""Steps of a whole training from which compiling by XLA (about a second) pays."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is fixed before training starts; its hashable part identifies a compiled graph."""
+
+    training: Training
+    networks: tuple[tuple[Architecture, int], ...]
+    family: Family
+    rule: Rule
+    rate: float
+    n_members: int
+    batch: int
+    steps: int
+    n_train: int
+    jit: bool
+
+    @classmethod
+    def of(
+        cls,
+        networks: Sequence[Network],
+        objective: Objective,
+        folds: Folds,
+        training: Training,
+    ) -> Plan:
+        """Batch size, steps per epoch, the optimiser and whether XLA pays."""
+        n_train = max(len(rows) for rows in folds.train)
+        batch = min(batch_size(training, objective.n_obs), n_train)
+        steps = max(1, round(n_train / batch))
+        small = all(network.architecture.batchable for network in networks)
+        auto = small and steps * training.epochs > XLA_STEPS
+        rule, rate = rule_of(training)
+        return cls(
+            training=training,
+            networks=tuple((network.architecture, network.unit) for network in networks),
+            family=objective.family,
+            rule=rule,
+            rate=rate,
+            n_members=len(folds.train),
+            batch=batch,
+            steps=steps,
+            n_train=n_train,
+            jit=auto if training.jit == "auto" else bool(training.jit),
+        )
+
+    def start(self, members: Sequence[Members]) -> State:
+        """Initial weights, with an optimiser that remembers nothing."""
+        stepper = self.rule.stepper(tuple(each for each, _ in self.networks), self.n_members)
+        return State(
+            weights=tf.constant(np.hstack([each.trainable for each in members])),
+            slots=stepper.start,
+            untrained=[[tf.constant(value) for value in each.state] for each in members],
+        )
+
+
+def batch_size(training: Training, n_obs: int) -> int:
+    """Rows per step."""
+    if isinstance(training.batch_size, int):
+        return training.batch_size
+    return next((size for most, size in BATCH_SIZES if n_obs <= most), LARGEST_BATCH)
+
+
+@dataclass(frozen=True)
+class State:
+    """Packed weights (M, n_weights) of all networks, the optimiser's slots, other variables."""
+
+    weights: Tensor
+    slots: Slots
+    untrained: list[list[Tensor]]
+
+    def members(self, networks: Sequence[Network]) -> tuple[Members, ...]:
+        """The packed weights of all networks, one `Members` for each."""
+        sizes = [sum(Layout.of(network.architecture).sizes) for network in networks]
+        pieces = np.split(self.weights.numpy(), np.cumsum(sizes)[:-1], axis=1)
+        return tuple(
+            Members(np.ascontiguousarray(piece), tuple(value.numpy() for value in untrained))
+            for piece, untrained in zip(pieces, self.untrained, strict=True)
+        )
