@@ -34,6 +34,7 @@ FLOORS = {
     1: ("formula", "penalty", "data", "codec", "datasets"),
     2: ("basis.base", "basis.*", "gating", "bijectors", "architecture"),
     2.5: ("families.kernels", "families.censoring", "families.numerical", "families.support"),
+    2.55: ("factorised",),
     2.6: ("families.special", "families.moments", "families.start", "families.parameter"),
     2.65: ("families.standard", "families.chain"),
     2.8: ("families.wrapped", "families.incomplete_gamma", "families.dispersion"),

@@ -1,0 +1,339 @@
+"""Networks whose weights are products, so that plain weight decay makes them sparse (METHODS 6).
+
+A kernel W of a Dense or Conv layer becomes
+
+    weights   W = W_1 * W_2 * ... * W_D                       every weight a group of its own
+    inputs    W_g = Omega_g gamma_g1 ... gamma_g,D-1           g: an input, or input channel
+    units     the same                                         g: a unit, or filter
+
+with the penalty (lam_g / D) (|Omega|^2 + sum_d |gamma_d|^2), lam_g = lam sqrt(numbers in a group),
+whose least value over all factors of the same W is lam_g sum_g |W_g|^(2/D). It is smooth: any
+optimiser trains it, best SGD with momentum (`sparse_optimizer`). `collapse` multiplies out.
+
+Factors start with sd sigma^(1/D), sigma the sd of the layer's own start, between eps^(1/D) and
+(2 sigma)^(1/D) in size; zero would be a saddle. Gates of groups start at 1.
+
+References: Kolb, Weber, Bischl & Ruegamer (2025), "Deep weight factorization", arXiv:2502.02496;
+Kolb et al. (2025), "Differentiable sparsity via D-gating", arXiv:2509.23898.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import scipy.special
+
+from deepregress.errors import NetworkError, listing, suggestion
+from deepregress.linalg import Array
+
+GROUPS = ("weights", "inputs", "units")
+SMALLEST = 3e-3
+"""Least size of a weight at the start."""
+
+ZERO = 1e-6
+"""Size, of a weight or the norm of a group, below which training has made it zero."""
+
+RATE, RATE_GROWTH, LARGEST_RATE = 0.1, 2.0, 0.4
+"""Learning rate at depth 2, its growth with each further factor, and its bound."""
+
+
+class _Factors:
+    """What a factorised layer adds to a Keras layer that has a kernel."""
+
+    def __init__(self, *args: Any, depth: int, lam: float, vanish: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.depth, self.lam, self.vanish = depth, lam, vanish
+        self.gates: list[Any] = []
+
+    def add_weight(self, *args: Any, name: str | None = None, **options: Any) -> Any:
+        """The factors in place of the kernel; other weights as they are."""
+        add = super().add_weight  # type: ignore[misc]
+        if name != "kernel":
+            return add(*args, name=name, **options)
+        shape = tuple(options.pop("shape"))
+        own_start = options.pop("initializer")
+        axes = group_axes(shape, self.vanish)
+        gate_shape = tuple(1 if i in axes else size for i, size in enumerate(shape))
+        numbers = math.prod(shape[i] for i in axes)
+        options["regularizer"] = keras.regularizers.L2(self.lam * math.sqrt(numbers) / self.depth)
+        start: Any = "ones"
+        main = own_start
+        if self.vanish == "weights":
+            main = start = _factor_start(np.std(np.asarray(own_start(shape))), self.depth)
+        self.gates = [
+            add(name=f"gate_{d}", shape=gate_shape, initializer=start, **options)
+            for d in range(1, self.depth)
+        ]
+        return add(name="factor", shape=shape, initializer=main, **options)
+
+    @property
+    def kernel(self) -> Any:
+        """The product of the factors."""
+        product = self._kernel  # type: ignore[attr-defined]
+        for gate in self.gates:
+            product = keras.ops.multiply(product, gate)
+        return product
+
+    def assign_kernel(self, value: Array) -> None:
+        """Set the factors to the balanced ones of a kernel: all of one size in each group."""
+        axes = group_axes(value.shape, self.vanish)
+        norm = np.sqrt(np.sum(value**2, axis=axes, keepdims=True))
+        gate = norm ** (1.0 / self.depth)
+        rest = gate ** (self.depth - 1)
+        self._kernel.assign(np.divide(value, rest, out=np.zeros_like(value), where=rest > 0))  # type: ignore[attr-defined]
+        for each in self.gates:
+            each.assign(gate)
+
+    def sparse_kernel(self) -> Array:
+        """The product, with exact zeros where a group is below `ZERO`."""
+        value = np.asarray(self.kernel)
+        axes = group_axes(value.shape, self.vanish)
+        norm = np.sqrt(np.sum(value**2, axis=axes, keepdims=True))
+        return np.where(norm < ZERO, np.float32(0.0), value)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return Keras's configuration with depth, lam and what vanishes together."""
+        config: dict[str, Any] = super().get_config()  # type: ignore[misc]
+        return {**config, "depth": self.depth, "lam": self.lam, "vanish": self.vanish}
+
+
+@keras.saving.register_keras_serializable(package="deepregress")
+class FactorisedDense(_Factors, keras.layers.Dense):  # type: ignore[misc]
+    """`keras.layers.Dense` with a factorised kernel (n_inputs, n_units)."""
+
+
+@keras.saving.register_keras_serializable(package="deepregress")
+class FactorisedConv1D(_Factors, keras.layers.Conv1D):  # type: ignore[misc]
+    """`keras.layers.Conv1D` with a factorised kernel (length, n_channels, n_filters)."""
+
+
+@keras.saving.register_keras_serializable(package="deepregress")
+class FactorisedConv2D(_Factors, keras.layers.Conv2D):  # type: ignore[misc]
+    """`keras.layers.Conv2D` with a factorised kernel (height, width, n_channels, n_filters)."""
+
+
+FACTORISED: dict[Any, Any] = {
+    keras.layers.Dense: FactorisedDense,
+    keras.layers.Conv1D: FactorisedConv1D,
+    keras.layers.Conv2D: FactorisedConv2D,
+}
+PLAIN = {value: key for key, value in FACTORISED.items()}
+
+
+def group_axes(shape: Sequence[int], groups: str) -> tuple[int, ...]:
+    """Axes of a kernel (..., n_inputs, n_units) that lie within one group."""
+    if groups == "weights":
+        return ()
+    kept = len(shape) - (2 if groups == "inputs" else 1)
+    return tuple(i for i in range(len(shape)) if i != kept)
+
+
+def sparsify(
+    model: keras.Model,
+    *,
+    depth: int = 3,
+    lam: float = 1e-3,
+    groups: str = "weights",
+    layers: Sequence[str] | None = None,
+    start: str = "fresh",
+) -> keras.Model:
+    """A model with factorised weights: trained like any other, it becomes sparse.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Sequential or functional; it stays as it is. Its Dense, Conv1D and Conv2D layers are
+        rewritten; their kernel regularisers give way to the penalty.
+    depth : int
+        Number D of factors of each weight: 2 is the (group) lasso, more is non-convex.
+    lam : float
+        Strength of the penalty beside the mean loss of a row (glmnet's lambda).
+    groups : {"weights", "inputs", "units"}
+        What becomes zero together: single weights, all weights of an input (or channel), all
+        weights of a unit (or filter).
+    layers : sequence of str, optional
+        Names of the layers to rewrite; all by default.
+    start : {"fresh", "given"}
+        New random factors, or the model's present weights, balanced over the factors.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    NetworkError
+        If an argument is impossible, or the model cannot be cloned or has no such layer.
+
+    References
+    ----------
+    Kolb et al. (2025), arXiv:2502.02496 and arXiv:2509.23898.
+    """
+    _check(depth, lam, groups, start)
+    known = [layer.name for layer in _all_layers(model) if type(layer) in FACTORISED]
+    for name in known[:0] if layers is None else layers:
+        if name not in known:
+            raise NetworkError(
+                f"sparsify: {name!r} is no Dense or Conv layer of the model "
+                f"({listing(known)}){suggestion(name, known)}"
+            )
+    chosen = set(known if layers is None else layers)
+    if not chosen:
+        raise NetworkError("sparsify: the model has no Dense, Conv1D or Conv2D layer")
+
+    def rewritten(layer: Any) -> Any:
+        if layer.name not in chosen or type(layer) not in FACTORISED:
+            return type(layer).from_config(layer.get_config())
+        config = {**layer.get_config(), "kernel_regularizer": None}
+        return FACTORISED[type(layer)](**_built(config), depth=depth, lam=lam, vanish=groups)
+
+    new = _cloned(model, rewritten)
+    if start == "given":
+        _copy_weights(model, new)
+    return new
+
+
+def collapse(model: keras.Model) -> keras.Model:
+    """The plain model of a factorised one: products as kernels, what training made zero is zero.
+
+    Parameters
+    ----------
+    model : keras.Model
+        As `sparsify` made it, trained. A weight, or a group by its norm, below 1e-6 becomes zero.
+
+    Returns
+    -------
+    keras.Model
+        Of Keras's own layers, with these weights.
+    """
+
+    def plain(layer: Any) -> Any:
+        config = layer.get_config()
+        if type(layer) not in PLAIN:
+            return type(layer).from_config(config)
+        for name in ("depth", "lam", "vanish"):
+            config.pop(name)
+        return PLAIN[type(layer)].from_config(config)
+
+    new = _cloned(model, plain)
+    _copy_weights(model, new)
+    return new
+
+
+def sparsity(model: keras.Model) -> pd.DataFrame:
+    """Weights of each layer with a kernel, those that are not zero, and their share.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Factorised or plain.
+
+    Returns
+    -------
+    DataFrame
+        Index: layer, and "total"; columns: weights, nonzero, share.
+    """
+    rows = {}
+    for layer in _all_layers(model):
+        if type(layer) in PLAIN:
+            kernel = layer.sparse_kernel()
+        elif type(layer) in FACTORISED:
+            kernel = np.asarray(layer.kernel)
+        else:
+            continue
+        rows[layer.name] = (kernel.size, int(np.count_nonzero(kernel)))
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["weights", "nonzero"])
+    table.loc["total"] = table.sum()
+    table["share"] = table["nonzero"] / table["weights"]
+    return table.rename_axis("layer")
+
+
+def sparse_optimizer(depth: int, *, steps: int, momentum: float = 0.9) -> keras.Optimizer:
+    """SGD with momentum whose learning rate grows with depth and falls along a cosine to zero.
+
+    Parameters
+    ----------
+    depth : int
+        As of `sparsify`.
+    steps : int
+        Steps of the whole training: epochs times batches.
+    momentum : float
+    """
+    rate = min(RATE * RATE_GROWTH ** (depth - 2), LARGEST_RATE)
+    return keras.optimizers.SGD(
+        keras.optimizers.schedules.CosineDecay(rate, steps), momentum=momentum
+    )
+
+
+def _check(depth: int, lam: float, groups: str, start: str) -> None:
+    if not isinstance(depth, int) or depth < 2:
+        raise NetworkError(f"sparsify(depth={depth!r}): needs a whole number >= 2")
+    if not lam > 0:
+        raise NetworkError(f"sparsify(lam={lam!r}): needs a number > 0")
+    for name, given, allowed in (("groups", groups, GROUPS), ("start", start, ("fresh", "given"))):
+        if given not in allowed:
+            raise NetworkError(
+                f"sparsify({name}={given!r}): needs one of {listing(allowed)}"
+                f"{suggestion(str(given), allowed)}"
+            )
+
+
+def _factor_start(sd: Any, depth: int) -> Callable[..., Any]:
+    """Random factors: normal of sd sigma^(1/D), cut to [eps^(1/D), min(1, (2 sigma)^(1/D))]."""
+    scale = sd ** (1.0 / depth)
+    low = min(SMALLEST, 0.5 * sd) ** (1.0 / depth)
+    high = min(1.0, (2.0 * sd) ** (1.0 / depth))
+
+    def start(shape: Sequence[int], dtype: Any = None) -> Any:
+        # Keras draws the seeds of its own initialisers from Python's generator too
+        rng = np.random.default_rng(random.getrandbits(32))
+        bounds = scipy.special.ndtr(np.array([low, high]) / scale)
+        share = rng.uniform(bounds[0], bounds[1], size=shape)
+        size = scale * scipy.special.ndtri(share)
+        return keras.ops.convert_to_tensor(size * rng.choice([-1.0, 1.0], size=shape), dtype)
+
+    return start
+
+
+def _built(config: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a layer with its initialisers and the like made from their configurations."""
+    return {
+        key: keras.saving.deserialize_keras_object(value)
+        if isinstance(value, dict) and "class_name" in value
+        else value
+        for key, value in config.items()
+    }
+
+
+def _all_layers(model: keras.Model) -> list[Any]:
+    return list(model._flatten_layers(include_self=False))
+
+
+def _cloned(model: keras.Model, clone: Callable[[Any], Any]) -> keras.Model:
+    try:
+        return keras.models.clone_model(model, clone_function=clone, recursive=True)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise NetworkError(
+            f"{type(model).__name__}: only Sequential and functional models can be rewritten: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def _copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Weights of each layer; kernels between plain and factorised ones."""
+    for old, new in zip(_all_layers(source), _all_layers(target), strict=True):
+        if type(old) in FACTORISED and type(new) in PLAIN:
+            new.assign_kernel(np.asarray(old.kernel))
+        elif type(old) in PLAIN and type(new) in FACTORISED:
+            new._kernel.assign(old.sparse_kernel())
+        elif not any(True for _ in getattr(old, "layers", ())):
+            new.set_weights(old.get_weights())
+            continue
+        if getattr(old, "bias", None) is not None:
+            new.bias.assign(old.bias)
