@@ -28,6 +28,8 @@ import tensorflow as tf
 
 from deepregress.errors import NetworkError
 from deepregress.linalg import Array
+from deepregress.pooling import POOLINGS
+from deepregress.stored import StoredArray
 
 Shape = tuple[int, ...]
 
@@ -36,16 +38,20 @@ BATCHABLE_LAYERS = frozenset(
     "Concatenate Add Subtract Multiply Average Maximum Minimum Dot BatchNormalization "
     "LayerNormalization UnitNormalization Rescaling Normalization Embedding Sequential "
     "Functional".split()
-)
+) | {pooling.__name__ for pooling in POOLINGS.values()}
 """Keras layers made of operations that batch over ensemble members, with gradients, under XLA."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """One input of a network: its shape without the row axis, and its dtype."""
+    """One input of a network: its shape without the row axis, and its dtype.
+
+    `n_codes` tells factories how many different whole numbers it can hold; 0 for measurements.
+    """
 
     shape: Shape
     dtype: str
+    n_codes: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,14 +68,18 @@ class Architecture:
         Key of the user's own classes in this process. A recipe read from a file in another process
         finds none: its classes must be importable or registered, and Python code inside it (a
         `Lambda` layer) is refused.
-    frozen : dict
-        Index among the model's variables -> value, for layers the user froze.
+    values : dict
+        Index among the model's variables -> value that all members start from: those of layers the
+        user froze, or all of a pretrained model.
+    pretrained : bool
+        Whether all weights are given, so that they are not decayed towards zero.
     """
 
     config: str
     inputs: tuple[Signature, ...]
     origin: str = ""
-    frozen: dict[int, Array] = field(default_factory=dict, compare=False, repr=False)
+    values: dict[int, Array] = field(default_factory=dict, compare=False, repr=False)
+    pretrained: bool = False
 
     def build(self, seed: int) -> keras.Model:
         """A new model with weights drawn from `seed`.
@@ -82,24 +92,30 @@ class Architecture:
         with _seeded(seed):
             model = self._rebuilt(random.Random(seed))
             call(model, self.example(1))
-        for index, value in self.frozen.items():
+        for index, value in self.values.items():
             model.variables[index].assign(value)
         return model
 
-    def arrange(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+    def arrange(self, arrays: Sequence[Array | StoredArray]) -> tuple[Array | StoredArray, ...]:
         """Input arrays in the form the network takes: joined or split, in its dtypes.
+
+        Stored arrays are not read: who takes rows of them reads them.
 
         Parameters
         ----------
         arrays : sequence of arrays, each (n_obs, ...)
             As `NetworkBlock.evaluate` gives them: columns as one (n_obs, d), other arrays as given.
         """
-        if len(arrays) != len(self.inputs):
-            widths = [given.shape[0] for given in self.inputs]
-            arrays = np.split(np.hstack(list(arrays)), np.cumsum(widths)[:-1], axis=1)
+        given = [Signature(tuple(array.shape[1:]), str(array.dtype)) for array in arrays]
+        sources = assignment(given, self.inputs)
+        if sources is None:
+            shapes = [each.shape for each in given]
+            raise NetworkError(f"inputs of shapes {shapes} are not {self.inputs}")
+        places = _columns(given, sources)
+        columns = np.hstack([np.asarray(arrays[j]) for j in places]) if places else np.empty((0, 0))
         return tuple(
-            np.ascontiguousarray(array, dtype=given.dtype)
-            for array, given in zip(arrays, self.inputs, strict=True)
+            _shaped(arrays[source] if isinstance(source, int) else columns[:, source], signature)
+            for source, signature in zip(sources, self.inputs, strict=True)
         )
 
     def example(self, n: int) -> list[Array]:
@@ -133,6 +149,78 @@ class Architecture:
                 "define get_config() when their constructors take arguments"
             ) from error
         return model
+
+
+Source = int | slice
+"""Where an input comes from: one of the arrays, or some of the columns joined."""
+
+
+def assignment(given: Sequence[Signature], wanted: Sequence[Signature]) -> list[Source] | None:
+    """Which arrays go to which inputs of a network.
+
+    One to one where that fits. Else columns, arrays (n_obs, d) of measurements, are joined in their
+    order and dealt out by the widths of the inputs, the other arrays in theirs.
+
+    Parameters
+    ----------
+    given, wanted : sequences of Signature
+        Arrays of a term; inputs of a network, whose shapes may have None for any length.
+
+    Returns
+    -------
+    list of int or slice, or None
+        Number of the array or the joined columns of each input; None where they do not fit.
+    """
+    if len(given) == len(wanted) and all(map(_fits, given, wanted)):
+        return list(range(len(given)))
+    measured = [j for j, each in enumerate(given) if _is_tabular(each) and "int" not in each.dtype]
+    tabular = [j for j, each in enumerate(given) if _is_tabular(each)]
+    return _dealt(given, wanted, measured) or _dealt(given, wanted, tabular)
+
+
+def _dealt(
+    given: Sequence[Signature], wanted: Sequence[Signature], columns: Sequence[int]
+) -> list[Source] | None:
+    others = [j for j in range(len(given)) if j not in columns]
+    width, start = sum(given[j].shape[0] for j in columns), 0
+    sources: list[Source] = []
+    for each in wanted:
+        if others and _fits(given[others[0]], each):
+            sources.append(others.pop(0))
+        elif _is_tabular(each) and "float" in each.dtype and start < width:
+            stop = width if each.shape[0] is None else start + each.shape[0]
+            sources.append(slice(start, stop))
+            start = stop
+        else:
+            return None
+    return None if others or start != width else sources
+
+
+def _columns(given: Sequence[Signature], sources: Sequence[Source]) -> list[int]:
+    """The arrays whose columns are joined."""
+    alone = {source for source in sources if isinstance(source, int)}
+    return [j for j in range(len(given)) if j not in alone]
+
+
+def _is_tabular(each: Signature) -> bool:
+    return len(each.shape) == 1
+
+
+def _fits(given: Signature, wanted: Signature) -> bool:
+    """Whether an array has the shape and the kind of numbers of an input."""
+    shape = given.shape if given.shape or wanted.shape != (1,) else (1,)
+    if len(shape) != len(wanted.shape) or ("float" in given.dtype and "float" not in wanted.dtype):
+        return False
+    same = all(size in (None, own) for own, size in zip(shape, wanted.shape, strict=True))
+    return same and wanted.dtype != "string"
+
+
+def _shaped(array: Array | StoredArray, signature: Signature) -> Array | StoredArray:
+    """An array in the dtype of an input; (n_obs,) as (n_obs, 1) where it wants that."""
+    if isinstance(array, StoredArray):
+        return array
+    shaped = array.reshape(len(array), *signature.shape)
+    return np.ascontiguousarray(shaped, dtype=signature.dtype)
 
 
 _classes: dict[str, tuple[type, ...]] = {}

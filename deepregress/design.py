@@ -27,7 +27,6 @@ from deepregress.data import Frame
 from deepregress.errors import (
     DeepRegressWarning,
     FormulaError,
-    NetworkError,
     listing,
     suggestion,
     warn,
@@ -36,7 +35,9 @@ from deepregress.formula import ParsedModel, ParsedPredictor
 from deepregress.linalg import Array, Matrix, Vector, one_blas_thread, triangular_factor
 from deepregress.model_matrix import LevelColumns, ModelMatrix
 from deepregress.penalty import PlacedPenalty, joined
+from deepregress.reading import Reading
 from deepregress.remainder import split_summands
+from deepregress.stored import StoredArray
 from deepregress.terms import build
 from deepregress.terms.base import (
     Block,
@@ -45,7 +46,7 @@ from deepregress.terms.base import (
     OffsetBlock,
     Term,
 )
-from deepregress.terms.deep import DeepTerm
+from deepregress.terms.deep import check_networks, read_by
 from deepregress.terms.parametric import INTERCEPT, LinearTerm
 from deepregress.terms.smooth import SmoothColumns, SmoothTerm, coefficient_names
 
@@ -72,7 +73,7 @@ class DesignArrays:
 
     X: Matrix
     offset: Vector
-    inputs: dict[str, tuple[Array, ...]]
+    inputs: dict[str, tuple[Array | StoredArray, ...]]
     levels: tuple[LevelColumns, ...] = ()
 
     @property
@@ -261,6 +262,7 @@ def build_designs(
         The formulas.
     frame : Frame
         The training rows, complete and finite.
+    readings: Mapping[str, Reading] | None = None,
     parameters : sequence of str, optional
         The parameters in the order wanted; those of `parsed` by default.
     select : bool
@@ -274,6 +276,8 @@ def build_designs(
     Raises
     ------
     FormulaError, DataError, NetworkError
+    readings : dict of str to Reading, optional
+        Name of a network -> how it reads columns; as numbers by default.
         A term cannot be built; the message names it.
 
     Warns
@@ -282,10 +286,13 @@ def build_designs(
         Columns of a smooth are dropped because another one of the same variables spans them.
     """
     terms = {
-        name: [_selected(term) if select else term for term in _terms(parsed.predictors[name])]
+        name: [
+            read_by(_selected(term) if select else term, readings or {})
+            for term in _terms(parsed.predictors[name])
+        ]
         for name in parameters or parsed.predictors
     }
-    _check_networks(terms, parsed.networks)
+    check_networks(terms, parsed.networks)
     designs = {}
     for parameter, summands in terms.items():
         with one_blas_thread():
@@ -325,28 +332,6 @@ def _distinct(blocks: list[Block]) -> list[Block]:
             raise FormulaError(f"{block.label}: this term stands twice in one formula.")
         seen.add(block.label)
     return [b for b in blocks if not isinstance(b, ColumnBlock) or b.names]
-
-
-def _check_networks(terms: Mapping[str, Sequence[Term]], supplied: Sequence[str]) -> None:
-    used = {
-        term.network: parameter
-        for parameter, summands in terms.items()
-        for term in summands
-        if isinstance(term, DeepTerm) and term.network
-    }
-    for name, parameter in used.items():
-        if name not in supplied:
-            hint = suggestion(name, supplied) or f" (which has {listing(supplied)})."
-            raise NetworkError(
-                f"the formula for {parameter!r} uses the network {name!r}, which is not in "
-                f"networks{hint}"
-            )
-    for name in supplied:
-        if name not in used:
-            raise NetworkError(
-                f"networks[{name!r}] is not used: no formula has the term {name}(...) or "
-                f"deep(..., net={name!r})."
-            )
 
 
 def _identifiable(blocks: list[Block], frame: Frame, parameter: str) -> list[Block]:

@@ -33,7 +33,7 @@ from deepregress.fitted import FittedModel
 from deepregress.formula import ParsedModel, expand, parse
 from deepregress.inference import Inference
 from deepregress.linalg import Array
-from deepregress.networks import resolve
+from deepregress.networks import reading_of, resolve
 from deepregress.objective import Objective
 from deepregress.prediction import Deep
 from deepregress.selection import fit_sparse
@@ -45,6 +45,8 @@ from deepregress.sparse import Placed, placed
 from deepregress.sparse_fit import Result
 from deepregress.terms import registered
 
+from deepregress.stored import StoredArray
+from deepregress.stored_fit import StoredFit
 METHODS = ("REML", "ML", "GCV", "fixed")
 ORTHOGONALIZATIONS = ("posthoc", "none")
 
@@ -178,7 +180,8 @@ class Bound:
     frame: Frame
     designs: dict[str, Design]
     objective: Objective
-    inputs: dict[tuple[str, str], tuple[Array, ...]]
+    inputs: dict[tuple[str, str], tuple[Array | StoredArray, ...]]
+    chosen: Array | None = None
 
 
 def bind(
@@ -201,8 +204,33 @@ def bind(
         terms=registered(),
         networks=networks,
     )
-    frame, response = training_set(
-        data,
+    rows, response = _training_rows(data, parsed, weights, na, given.known)
+    frame = rows if isinstance(rows, Frame) else rows.sample
+    given = given.for_response(response)
+    given.check(response)
+    constant_elsewhere = [p.name for p in given.parameters if not p.intercept]
+    parsed = expand(parsed, given.parameter_names, without_intercept=constant_elsewhere)
+    readings = {name: reading_of(network) for name, network in networks.items()}
+    designs = build_designs(parsed, frame, given.parameter_names, select=select, readings=readings)
+    objective, inputs = assemble(given, response, designs, rows)
+    chosen = None if isinstance(rows, Frame) else rows.chosen
+    return Bound(_texts(parsed), frame, designs, objective, inputs, chosen)
+
+
+def _training_rows(
+    data: Any,
+    parsed: ParsedModel,
+    weights: str | Sequence[float] | Array | None,
+    na: Literal["drop", "raise"],
+    known: Sequence[str],
+) -> tuple[Frame | TrainingRows, Response]:
+    """What the formulas need of a table in memory or on disk."""
+    read: Callable[..., tuple[Frame | TrainingRows, Response]] = partial(training_set, data)
+    source = opened(data)
+    if source is not None:
+        crossed, coded = crossings(parsed)
+        read = partial(stored_training_set, source, crossings=crossed, coded=coded)
+    return read(
         variables(parsed),
         response=parsed.response,
         response_variables=parsed.response_variables,
@@ -272,7 +300,7 @@ def _texts(parsed: ParsedModel) -> dict[str, str]:
 
 def _parts(
     designs: Mapping[str, Design],
-    inputs: Mapping[tuple[str, str], tuple[Array, ...]],
+    inputs: Mapping[tuple[str, str], tuple[Array | StoredArray, ...]],
     supplied: Mapping[str, Any],
     objective: Objective,
 ) -> list[NetworkPart]:
@@ -291,7 +319,12 @@ def _parts(
                     label=block.label,
                     unit=unit,
                     inputs=arrays,
-                    architecture=resolve(supplied.get(block.network), arrays, label=block.label),
+                    architecture=resolve(
+                        supplied.get(block.network),
+                        arrays,
+                        label=block.label,
+                        n_codes=block.recipe.n_codes,
+                    ),
                     protected=design.protected(block.label),
                 )
             )

@@ -1,49 +1,59 @@
-"""Networks of deep terms: how a user writes one and how it is built afresh.
+"""Networks of deep terms: factories, and what a user's own model becomes.
 
 A deep term is  zeta(z) = U(z) gamma:  features U (n_obs, q) of any Keras 3 model whose output is
-the feature vector, followed by our linear head gamma (METHODS 5). The user's model is a recipe,
-never an object we train: `resolve` reads its configuration into an `Architecture`, from which
-members with fresh weights are built. Weights of frozen layers (`layer.trainable = False`, a
-pretrained backbone) are copied, not drawn anew.
+the feature vector, followed by our linear head gamma (METHODS 5). The factories take any inputs:
 
-References: Ruegamer, Kolb, Klein (2023), arXiv 2002.05777.
+    numbers, 0/1 columns    as they are
+    codes of a factor       Embedding, min(50, (levels + 1) // 2) numbers for each level
+    tokens of a text        Embedding, then the average over the tokens
+    arrays                  flattened; pictures by convolutions in `cnn`
+
+joined, and then dense layers, of which the last is the feature vector. `resolve` makes an
+`Architecture` of whatever the user gave.
+
+References: Ruegamer, Kolb, Klein (2023), arXiv 2002.05777; Guo & Berkhahn (2016), arXiv 1604.06737.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from deepregress.architecture import (
-    Architecture,
-    Shape,
-    Signature,
-    call,
-    first_line,
-    layers,
-    origin_of,
-    template,
-)
+from deepregress.architecture import Architecture, Signature
 from deepregress.errors import NetworkError
+from deepregress.keras_models import Factory, Pretrained, dtype_of, read, reading_of_model
 from deepregress.linalg import Array
+from deepregress.pooling import POOLINGS
+from deepregress.reading import (
+    AS_COLUMNS,
+    BY_DEFAULT,
+    EMBED_ABOVE,
+    MAX_TOKENS,
+    Reading,
+    TextReading,
+)
+from deepregress.stored import StoredArray
+from deepregress.vocabulary import FIRST_WORD
 
-Factory = Callable[[Sequence[Shape]], keras.Model]
+Given = Any
+"""A network as a user gives it: keras.Model, Factory, Pretrained, or function of input shapes."""
 
-BASE_ARGUMENTS = frozenset({"name", "dtype", "trainable"})
-"""Constructor arguments of every Keras model."""
+MOST_DIMENSIONS = 50
+"""An embedding has at most so many numbers by default."""
+
+TOKEN_DIMENSION = 32
 
 
 def mlp(
     hidden: Sequence[int] = (64, 32), *, dropout: float = 0.0, activation: str = "relu"
 ) -> Factory:
     """Fully connected network; its last hidden layer is the feature vector.
+
+    The default network of deep terms. Factors of more than 8 levels are embedded.
 
     Parameters
     ----------
@@ -70,20 +80,86 @@ def mlp(
     >>> networks.mlp(hidden=(16,))([(3,)]).output.shape
     (None, 16)
     """
-    if not hidden or any(not isinstance(width, int) or width < 1 for width in hidden):
-        raise NetworkError(f"mlp(hidden={hidden!r}): needs widths >= 1, at least one")
-    _check_dropout("mlp", dropout)
+    return Factory(_Joined("mlp", _Dense("mlp", hidden, dropout, activation)), BY_DEFAULT)
 
-    def build(shapes: Sequence[Shape]) -> keras.Model:
-        inputs = [keras.Input(shape, name=f"input_{i}") for i, shape in enumerate(shapes)]
-        flat = [
-            x if len(x.shape) == 2 else keras.layers.Flatten(name=f"flat_{i}")(x)
-            for i, x in enumerate(inputs)
-        ]
-        x = flat[0] if len(flat) == 1 else keras.layers.Concatenate(name="joined")(flat)
-        return keras.Model(inputs, _dense(x, hidden, dropout, activation), name="mlp")
 
-    return build
+def embedding(
+    dimension: int | None = None,
+    *,
+    hidden: Sequence[int] = (64, 32),
+    dropout: float = 0.0,
+    activation: str = "relu",
+) -> Factory:
+    """Fully connected network to which every factor comes by a learned embedding.
+
+    Parameters
+    ----------
+    dimension : int or None
+        Numbers that stand for a level; None: min(50, (levels + 1) // 2).
+    hidden, dropout, activation
+        Of the dense layers, as in `mlp`.
+
+    Raises
+    ------
+    NetworkError
+        If a size is not positive or dropout is not in [0, 1).
+    """
+    if dimension is not None:
+        _check_sizes(f"embedding(dimension={dimension!r})", [dimension])
+    dense = _Dense("embedding", hidden, dropout, activation)
+    joined = _Joined("embedding", dense, dimension=dimension)
+    return Factory(joined, Reading(embed_above=0))
+
+
+def text(
+    *,
+    max_tokens: int = MAX_TOKENS,
+    length: int | None = None,
+    dimension: int = TOKEN_DIMENSION,
+    filters: Sequence[int] = (),
+    kernel_size: int = 3,
+    pooling: str = "average",
+    hidden: Sequence[int] = (32,),
+    dropout: float = 0.0,
+    activation: str = "relu",
+) -> Factory:
+    """Network for raw text, a column of strings, or for tokens, whole numbers (n_obs, length).
+
+    Words in lower case without punctuation, the most frequent ones of the training rows; a vector
+    for each, convolutions over neighbouring words where wanted, and the average over the text. A
+    factor beside the text is written C(g), more than 8 levels are embedded.
+
+    Parameters
+    ----------
+    max_tokens : int
+        At most so many different tokens, padding (0) and unknown words (1) among them.
+    length : int or None
+        Words of a text that are read; None: as many as all but 5 % of the training texts have, at
+        most 256.
+    dimension : int
+        Numbers that stand for a word.
+    filters : sequence of int
+        Channels of convolutions over `kernel_size` neighbouring words; none by default.
+    kernel_size : int
+        Words that a convolution sees.
+    pooling : {"average", "attention"}
+        Mean over the words, or weighted by a learned score.
+    hidden, dropout, activation
+        Of the dense layers, as in `mlp`.
+
+    Raises
+    ------
+    NetworkError
+        If a size is not positive, the pooling is unknown or dropout is not in [0, 1).
+    """
+    name = f"text(max_tokens={max_tokens!r}, length={length!r}, dimension={dimension!r})"
+    _check_sizes(name, [max_tokens - FIRST_WORD, dimension, *([] if length is None else [length])])
+    _check_sizes(f"text(filters={filters!r}, kernel_size={kernel_size!r})", [*filters, kernel_size])
+    if pooling not in POOLINGS:
+        raise NetworkError(f"text(pooling={pooling!r}): needs one of {', '.join(POOLINGS)}")
+    tokens = _Tokens(dimension, tuple(filters), kernel_size, pooling, activation)
+    joined = _Joined("text", _Dense("text", hidden, dropout, activation), tokens=tokens)
+    return Factory(joined, Reading(EMBED_ABOVE, TextReading(max_tokens, length)))
 
 
 def cnn(
@@ -94,10 +170,11 @@ def cnn(
     dropout: float = 0.0,
     activation: str = "relu",
 ) -> Factory:
-    """Convolutional network for images (height, width) or (height, width, channels).
+    """Convolutional network for pictures (height, width) or (height, width, channels).
 
-    Convolution, then 2 x 2 max pooling while the image is larger than one pixel, for each entry of
-    `filters`; then flattened and dense. The last hidden layer is the feature vector.
+    Convolution, then 2 x 2 max pooling while the picture is larger than one pixel, for each entry
+    of `filters`; then flattened and joined with the other inputs, and dense. Pictures of bytes
+    (uint8) are scaled to [0, 1].
 
     Parameters
     ----------
@@ -106,7 +183,7 @@ def cnn(
     kernel_size : int
         Their height and width in pixels.
     hidden : sequence of int
-        Widths of the dense layers.
+        Widths of the dense layers; the last is the feature vector.
     dropout : float
         Share of units switched off after each dense layer in training.
     activation : str
@@ -115,52 +192,61 @@ def cnn(
     Raises
     ------
     NetworkError
-        If a size is not positive, dropout is not in [0, 1), or the input is no image.
+        If a size is not positive, dropout is not in [0, 1), or no input is a picture.
     """
-    sizes = (*filters, *hidden, kernel_size)
-    if not filters or any(not isinstance(size, int) or size < 1 for size in sizes):
+    if not filters:
+        raise NetworkError(f"cnn(filters={filters!r}): needs at least one filter")
+    _check_sizes(f"cnn(filters={filters!r}, kernel_size={kernel_size!r})", [*filters, kernel_size])
+    pictures = _Pictures(tuple(filters), kernel_size, activation)
+    dense = _Dense("cnn", hidden, dropout, activation)
+    return Factory(_Joined("cnn", dense, pictures=pictures), BY_DEFAULT)
+
+
+def pretrained(model: keras.Model) -> Pretrained:
+    """A model whose members all start from the weights it has now, and are trained from there.
+
+    A plain model is a recipe: weights are drawn anew for each member, except in frozen layers.
+    Here frozen layers (`layer.trainable = False`) stay as they are too, thawed ones start from
+    their weights, and only the head is decayed towards zero.
+
+    Parameters
+    ----------
+    model : keras.Model
+        With weights; its output is the feature vector.
+
+    Raises
+    ------
+    NetworkError
+        If it is no Keras model or has no weights yet.
+    """
+    if not isinstance(model, keras.Model):
+        raise NetworkError(f"pretrained(): needs a Keras 3 model, got {type(model).__name__}")
+    if not model.weights:
         raise NetworkError(
-            f"cnn(filters={filters!r}, kernel_size={kernel_size!r}, hidden={hidden!r}): "
-            "needs whole numbers >= 1 and at least one filter"
+            f"pretrained(): {model.name!r} has no weights yet; build or call it once"
         )
-    _check_dropout("cnn", dropout)
-
-    def build(shapes: Sequence[Shape]) -> keras.Model:
-        if len(shapes) != 1 or len(shapes[0]) not in (2, 3):
-            raise NetworkError(
-                "cnn: needs one image (height, width) or (height, width, channels), "
-                f"got inputs of shapes {list(shapes)}"
-            )
-        image = keras.Input(shapes[0], name="image")
-        x = image
-        if len(shapes[0]) == 2:
-            x = keras.layers.Reshape((*shapes[0], 1), name="one_channel")(x)
-        for i, channels in enumerate(filters):
-            convolution = keras.layers.Conv2D(
-                channels, kernel_size, padding="same", activation=activation, name=f"filter_{i}"
-            )
-            x = convolution(x)
-            if min(x.shape[1:3]) > 1:
-                x = keras.layers.MaxPooling2D(name=f"pool_{i}")(x)
-        x = keras.layers.Flatten(name="flat")(x)
-        return keras.Model(image, _dense(x, hidden, dropout, activation), name="cnn")
-
-    return build
+    return Pretrained(model)
 
 
 def resolve(
-    given: keras.Model | Factory | None, inputs: Sequence[Array], *, label: str
+    given: Given | None,
+    inputs: Sequence[Array | StoredArray],
+    *,
+    label: str,
+    n_codes: Sequence[int] = (),
 ) -> Architecture:
     """The recipe of a network that takes these inputs.
 
     Parameters
     ----------
-    given : keras.Model, factory or None
+    given : keras.Model, Factory, Pretrained, callable or None
         As the user wrote it; None is the default network `mlp()`.
     inputs : sequence of arrays, each (n_obs, ...)
         Columns (n_obs, d) are joined or split where the model has one or several inputs.
     label : str
         The term, for messages.
+    n_codes : sequence of int, optional
+        Of each input: how many different whole numbers it can hold, 0 for measurements.
 
     Raises
     ------
@@ -172,163 +258,164 @@ def resolve(
             f"{label}: networks need Keras on TensorFlow, but Keras runs on "
             f"{keras.backend.backend()!r}; set KERAS_BACKEND=tensorflow before Keras is imported"
         )
-    arrays = [np.asarray(array) for array in inputs]
-    if given is None:
-        given = mlp()
-    if isinstance(given, keras.Model):
-        model = given
-    elif callable(given):
-        model = given([array.shape[1:] for array in arrays])
+    arrays = [each if isinstance(each, StoredArray) else np.asarray(each) for each in inputs]
+    model: Any = mlp() if given is None else given
+    if isinstance(model, Factory):
+        counts = n_codes or [0] * len(arrays)
+        signatures = [
+            Signature(tuple(array.shape[1:]), dtype_of(array, label), count)
+            for array, count in zip(arrays, counts, strict=True)
+        ]
+        model = model.build(signatures)
+    elif callable(model) and not isinstance(model, keras.Model):
+        model = model([tuple(array.shape[1:]) for array in arrays])
         if not isinstance(model, keras.Model):
             raise NetworkError(
                 f"{label}: the factory must return a Keras 3 model, got {type(model).__name__}"
             )
-    else:
+    if not isinstance(model, keras.Model | Pretrained):
         raise NetworkError(
             f"{label}: a network is a Keras 3 model or a factory such as networks.mlp(), "
-            f"got {type(given).__name__}"
+            f"got {type(model).__name__}"
         )
-    architecture = _read(model, _signatures(model, arrays, label), label)
-    _check_features(architecture, label)
-    return architecture
+    return read(model, arrays, label=label)
 
 
-# -- reading a user's model ------------------------------------------------------------------------
+def reading_of(given: Given) -> Reading:
+    """How a network wants its columns."""
+    if isinstance(given, Factory):
+        return given.reading
+    model: Any = given.model if isinstance(given, Pretrained) else given
+    return reading_of_model(model) if isinstance(model, keras.Model) else AS_COLUMNS
 
 
-def _read(model: keras.Model, inputs: tuple[Signature, ...], label: str) -> Architecture:
-    """Configuration, classes and frozen weights of a user's model, which stays as it is."""
-    own = not isinstance(model, keras.Sequential) and type(model) not in _keras_models()
-    if own and _forgets_arguments(type(model)):
-        raise NetworkError(
-            f"{label}: {type(model).__name__} takes constructor arguments but does not define "
-            "get_config(); K fresh copies are built from the configuration, so define get_config() "
-            "to return all arguments, or give a factory `lambda shapes: ...` of a functional model"
-        )
-    try:
-        config = keras.saving.serialize_keras_object(model)
-        for key in ("build_config", "compile_config"):
-            config.pop(key, None)
-        if own and _is_automatic(type(model)):
-            taken = _arguments(type(model))
-            config["config"] = {k: v for k, v in config["config"].items() if k in taken}
-        text = json.dumps(config, sort_keys=True)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise NetworkError(
-            f"{label}: {type(model).__name__} cannot be copied: {first_line(error)}. "
-            "Define get_config() so that it can be built again"
-        ) from error
-    found = [*layers(model), model]
-    classes = {type(layer) for layer in found if not _of_keras(type(layer))}
-    return Architecture(
-        config=text,
-        inputs=inputs,
-        origin=origin_of(tuple(sorted(classes, key=lambda cls: cls.__qualname__))),
-        frozen=_frozen_values(model),
-    )
+# -- what factories are made of --------------------------------------------------------------------
 
 
-def _keras_models() -> tuple[type, ...]:
-    return (keras.Model, keras.Sequential, type(_tiny_functional()))
+@dataclass(frozen=True)
+class _Dense:
+    """Dense layers of a factory of this name."""
+
+    factory: str
+    hidden: Sequence[int]
+    dropout: float
+    activation: str
+
+    def __post_init__(self) -> None:
+        if not self.hidden or not _are_sizes(self.hidden):
+            raise NetworkError(
+                f"{self.factory}(hidden={self.hidden!r}): needs widths >= 1, at least one"
+            )
+        if not 0 <= self.dropout < 1:
+            raise NetworkError(
+                f"{self.factory}(dropout={self.dropout!r}): needs a number in [0, 1)"
+            )
+
+    def __call__(self, x: Any) -> Any:
+        # names are fixed: equal networks have equal configurations, hence one compiled graph
+        for i, width in enumerate(self.hidden):
+            x = keras.layers.Dense(width, activation=self.activation, name=f"hidden_{i}")(x)
+            if self.dropout:
+                x = keras.layers.Dropout(self.dropout, name=f"dropout_{i}")(x)
+        return x
 
 
-@functools.cache
-def _tiny_functional() -> keras.Model:
-    x = keras.Input((1,))
-    return keras.Model(x, keras.layers.Identity()(x))
+@dataclass(frozen=True)
+class _Tokens:
+    """Tokens (length,) to a vector."""
+
+    dimension: int = TOKEN_DIMENSION
+    filters: tuple[int, ...] = ()
+    kernel_size: int = 3
+    pooling: str = "average"
+    activation: str = "relu"
+
+    def __call__(self, i: int, given: Signature, tokens: Any) -> Any:
+        x = keras.layers.Embedding(given.n_codes, self.dimension, name=f"words_{i}")(tokens)
+        for j, channels in enumerate(self.filters):
+            x = keras.layers.Conv1D(
+                channels,
+                self.kernel_size,
+                padding="same",
+                activation=self.activation,
+                name=f"phrases_{i}_{j}",
+            )(x)
+        return POOLINGS[self.pooling](name=f"text_{i}")([x, tokens])
 
 
-def _of_keras(cls: type) -> bool:
-    return cls.__module__.split(".")[0] == "keras"
+@dataclass(frozen=True)
+class _Pictures:
+    """A picture to a vector."""
+
+    filters: tuple[int, ...]
+    kernel_size: int
+    activation: str
+
+    def __call__(self, i: int, given: Signature, picture: Any) -> Any:
+        x = picture
+        if given.dtype == "uint8":
+            x = keras.layers.Rescaling(1 / 255, name=f"scaled_{i}")(x)
+        if len(given.shape) == 2:
+            x = keras.layers.Reshape((*given.shape, 1), name=f"one_channel_{i}")(x)
+        for j, channels in enumerate(self.filters):
+            x = keras.layers.Conv2D(
+                channels,
+                self.kernel_size,
+                padding="same",
+                activation=self.activation,
+                name=f"filter_{i}_{j}",
+            )(x)
+            if min(x.shape[1:3]) > 1:
+                x = keras.layers.MaxPooling2D(name=f"pool_{i}_{j}")(x)
+        return keras.layers.Flatten(name=f"flat_{i}")(x)
 
 
-def _is_automatic(cls: type) -> bool:
-    """Whether the configuration of a model class is Keras's automatic one."""
-    return getattr(cls, "get_config", None) in (keras.Model.get_config, keras.Layer.get_config)
+@dataclass(frozen=True)
+class _Joined:
+    """Vectors of all inputs, joined, and dense layers."""
+
+    name: str
+    dense: _Dense
+    dimension: int | None = None
+    tokens: _Tokens = _Tokens()
+    pictures: _Pictures | None = None
+
+    def __call__(self, inputs: Sequence[Signature]) -> keras.Model:
+        if self.pictures is not None and not any(_is_picture(each) for each in inputs):
+            raise NetworkError(
+                "cnn: needs one image (height, width) or (height, width, channels) at least, "
+                f"got inputs of shapes {[each.shape for each in inputs]}; a column of paths is "
+                "given as image(path, size=(64, 64)) in the formula"
+            )
+        tensors = [
+            keras.Input(each.shape, dtype=each.dtype, name=f"input_{i}")
+            for i, each in enumerate(inputs)
+        ]
+        vectors = [self._vector(i, inputs[i], tensor) for i, tensor in enumerate(tensors)]
+        joined = keras.layers.Concatenate(name="joined")(vectors) if vectors[1:] else vectors[0]
+        return keras.Model(tensors, self.dense(joined), name=self.name)
+
+    def _vector(self, i: int, given: Signature, x: Any) -> Any:
+        if given.n_codes and given.shape:
+            return self.tokens(i, given, x)
+        if given.n_codes:
+            size = self.dimension or min(MOST_DIMENSIONS, (given.n_codes + 1) // 2)
+            return keras.layers.Embedding(given.n_codes, size, name=f"levels_{i}")(x)
+        if self.pictures is not None and _is_picture(given):
+            return self.pictures(i, given, x)
+        if len(given.shape) == 1:
+            return x
+        return keras.layers.Flatten(name=f"flat_{i}")(x)
 
 
-def _forgets_arguments(cls: type[keras.Model]) -> bool:
-    """Whether Keras's automatic configuration would lose constructor arguments of a model.
-
-    `keras.Model.__new__` does not pass the arguments on, so the automatic configuration of a
-    subclass holds the defaults, whatever the user gave.
-    """
-    return _is_automatic(cls) and bool(_arguments(cls) - BASE_ARGUMENTS)
+def _is_picture(given: Signature) -> bool:
+    return len(given.shape) in (2, 3)
 
 
-def _arguments(cls: type[keras.Model]) -> set[str]:
-    """Names that the constructor takes; a `**rest` takes the base class's."""
-    named: set[str] = set()
-    for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]:
-        if parameter.kind is parameter.VAR_KEYWORD:
-            named |= BASE_ARGUMENTS
-        elif parameter.kind is not parameter.VAR_POSITIONAL:
-            named.add(parameter.name)
-    return named
+def _check_sizes(named: str, sizes: Sequence[object]) -> None:
+    if not _are_sizes(sizes):
+        raise NetworkError(f"{named}: needs whole numbers >= 1")
 
 
-def _frozen_values(model: keras.Model) -> dict[int, Array]:
-    frozen = {
-        id(variable)
-        for layer in layers(model)
-        if not layer.trainable
-        for variable in layer.variables
-    }
-    return {i: v.numpy() for i, v in enumerate(model.variables) if id(v) in frozen}
-
-
-def _signatures(model: keras.Model, arrays: Sequence[Array], label: str) -> tuple[Signature, ...]:
-    """What the model's inputs look like: its own word where it is built, else the arrays'."""
-    known = getattr(model, "inputs", None) or []
-    tabular = all(array.ndim == 2 for array in arrays)
-    if known and tabular and (len(known) == 1) != (len(arrays) == 1):
-        shapes = [tuple(tensor.shape[1:]) for tensor in known]
-        if len(known) == 1:
-            shapes = [(sum(array.shape[1] for array in arrays),)]
-        return tuple(Signature(shape, "float32") for shape in shapes)
-    dtypes = [_dtype(array, label) for array in arrays]
-    if len(known) == len(arrays):
-        wants_float = ["float" in str(tensor.dtype) for tensor in known]
-        dtypes = ["float32" if f else d for f, d in zip(wants_float, dtypes, strict=True)]
-    return tuple(Signature(a.shape[1:], d) for a, d in zip(arrays, dtypes, strict=True))
-
-
-def _dtype(array: Array, label: str) -> str:
-    if array.dtype.kind == "f":
-        return "float32"
-    if array.dtype.kind in "iub":
-        return "int32"
-    raise NetworkError(f"{label}: network inputs must be numbers, got an array of {array.dtype}")
-
-
-def _check_features(architecture: Architecture, label: str) -> None:
-    shapes = [given.shape for given in architecture.inputs]
-    try:
-        features = call(template(architecture), architecture.example(2))
-    except NetworkError as error:
-        raise NetworkError(f"{label}: {error}") from error
-    except (ValueError, TypeError, tf.errors.OpError) as error:
-        raise NetworkError(
-            f"{label}: the network does not take inputs of shapes {shapes} (without the row "
-            f"axis): {first_line(error)}"
-        ) from error
-    shape = getattr(features, "shape", None)
-    if shape is None or len(shape) != 2:
-        raise NetworkError(
-            f"{label}: the output of a network must be one feature vector per row, (n, q), "
-            f"got {'several outputs' if shape is None else tuple(shape)} for 2 rows"
-        )
-
-
-def _dense(x: Any, hidden: Sequence[int], dropout: float, activation: str) -> Any:
-    # names are fixed: equal networks have equal configurations, hence one compiled graph
-    for i, width in enumerate(hidden):
-        x = keras.layers.Dense(width, activation=activation, name=f"hidden_{i}")(x)
-        if dropout:
-            x = keras.layers.Dropout(dropout, name=f"dropout_{i}")(x)
-    return x
-
-
-def _check_dropout(name: str, dropout: float) -> None:
-    if not 0 <= dropout < 1:
-        raise NetworkError(f"{name}(dropout={dropout!r}): needs a number in [0, 1)")
+def _are_sizes(values: Sequence[object]) -> bool:
+    return all(isinstance(value, int) and value >= 1 for value in values)

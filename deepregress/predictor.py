@@ -26,6 +26,7 @@ import tensorflow as tf
 from deepregress.architecture import Architecture, call, stateless, template
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import ModelMatrix
+from deepregress.stored import StoredArray
 
 Tensor = Any
 
@@ -171,7 +172,9 @@ def chunk_rows(architecture: Architecture) -> int:
     return int(np.clip(CHUNK_NUMBERS // max(numbers, 1), 1, LARGEST_CHUNK))
 
 
-def evaluate(architecture: Architecture, members: Members, inputs: Sequence[Array]) -> Matrix:
+def evaluate(
+    architecture: Architecture, members: Members, inputs: Sequence[Array | StoredArray]
+) -> Matrix:
     """Outputs of all members for all rows, (M, n_obs), float64.
 
     Parameters
@@ -179,6 +182,7 @@ def evaluate(architecture: Architecture, members: Members, inputs: Sequence[Arra
     architecture : Architecture
     members : Members
     inputs : sequence of arrays, each (n_obs, ...)
+        Of stored arrays, rows are read by the chunk.
     """
     kernel = _evaluation(architecture)
     weights = tf.constant(members.trainable)
@@ -187,7 +191,10 @@ def evaluate(architecture: Architecture, members: Members, inputs: Sequence[Arra
     output = np.empty((len(members.trainable), n))
     for start in range(0, n, size):
         stop = min(start + size, n)
-        chunk = [_padded(array[start:stop], size) for array in inputs]
+        chunk = [
+            _padded(np.asarray(array[start:stop], dtype=given.dtype), size)
+            for array, given in zip(inputs, architecture.inputs, strict=True)
+        ]
         output[:, start:stop] = kernel(weights, state, chunk).numpy()[:, : stop - start]
     return output
 
@@ -244,7 +251,9 @@ class DeepEffect:
     multiplier: float
     position: int | None = None
 
-    def member_effects(self, inputs: Sequence[Array], X: Matrix | ModelMatrix) -> Matrix:
+    def member_effects(
+        self, inputs: Sequence[Array | StoredArray], X: Matrix | ModelMatrix
+    ) -> Matrix:
         """c (d_m(z) - x' C_m) of each member, (M, n_obs)."""
         columns = X if isinstance(X, ModelMatrix) else ModelMatrix(X)
         if self.multiplier == 0:
@@ -257,7 +266,7 @@ class DeepEffect:
             shared += np.stack([each.times(C[each.index]) for C in self.projection.T])
         return np.asarray(self.multiplier * (D - shared))
 
-    def evaluate(self, inputs: Sequence[Array], X: Matrix | ModelMatrix) -> Vector:
+    def evaluate(self, inputs: Sequence[Array | StoredArray], X: Matrix | ModelMatrix) -> Vector:
         """The effect of each row, (n_obs,): a function of the row alone.
 
         Parameters

@@ -48,6 +48,7 @@ from deepregress.solvers.base import (
     Trained,
     Training,
 )
+from deepregress.stored import StoredArray
 
 CROSSFIT_ROWS = 50_000
 CROSSFIT_WEIGHTS = 1_000_000
@@ -76,7 +77,7 @@ class NetworkPart:
 
     label: str
     unit: int
-    inputs: tuple[Array, ...] = field(repr=False)
+    inputs: tuple[Array | StoredArray, ...] = field(repr=False)
     architecture: Architecture = field(repr=False)
     protected: Array = field(repr=False)
 

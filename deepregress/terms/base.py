@@ -29,6 +29,7 @@ from deepregress.gating import Sparsity
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import LevelColumns
 from deepregress.penalty import Quadratic
+from deepregress.stored import StoredArray
 
 
 class Columns(ABC):
@@ -53,8 +54,13 @@ class Inputs(ABC):
     """Recipe of the inputs of a network."""
 
     @abstractmethod
-    def evaluate(self, frame: Frame) -> tuple[Array, ...]:
+    def evaluate(self, frame: Frame) -> tuple[Array | StoredArray, ...]:
         """Return the inputs for the rows of a frame, each of shape (n_obs, ...)."""
+
+    @property
+    @abstractmethod
+    def n_codes(self) -> tuple[int, ...]:
+        """Of each input: how many different whole numbers it can hold, 0 for measurements."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +173,7 @@ class NetworkBlock:
     recipe: Inputs
     orthogonal_to: str | None = None
 
-    def evaluate(self, frame: Frame) -> tuple[Array, ...]:
+    def evaluate(self, frame: Frame) -> tuple[Array | StoredArray, ...]:
         """Return the inputs for the rows of a frame, each of shape (n_obs, ...)."""
         return self.recipe.evaluate(frame)
 
