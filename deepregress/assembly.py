@@ -20,15 +20,10 @@ from deepregress.linalg import Array
 from deepregress.objective import Objective, Unit
 from deepregress.penalty import PlacedPenalty, Quadratic
 from deepregress.stored import StoredArray
-from deepregress.stored_design import stored_arrays
-from deepregress.training_rows import TrainingRows
 
 
 def assemble(
-    family: Family,
-    response: Response,
-    designs: Mapping[str, Design],
-    frame: Frame | TrainingRows,
+    family: Family, response: Response, designs: Mapping[str, Design], frame: Frame
 ) -> tuple[Objective, dict[tuple[str, str], tuple[Array | StoredArray, ...]]]:
     """Evaluate the designs for the training rows.
 
