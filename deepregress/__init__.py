@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from deepregress import errors as errors
     from deepregress import families as families
     from deepregress import networks as networks
+    from deepregress.deep_ensemble import Ensemble as Ensemble
+    from deepregress.ensemble_fit import ensemble as ensemble
     from deepregress.errors import ConvergenceWarning as ConvergenceWarning
     from deepregress.errors import DeepRegressError as DeepRegressError
     from deepregress.errors import DeepRegressWarning as DeepRegressWarning
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from deepregress.families import Family as Family
     from deepregress.families.mixture import mixture as mixture
     from deepregress.fitted import FittedModel as FittedModel
-    from deepregress.fitted import load as load
+    from deepregress.loading import load as load
     from deepregress.model import fit as fit
     from deepregress.solvers.base import Training as Training
     from deepregress.sparse_path import path as path
@@ -38,15 +40,17 @@ _HOME = {
     "ConvergenceWarning": "deepregress.errors",
     "DeepRegressError": "deepregress.errors",
     "DeepRegressWarning": "deepregress.errors",
+    "Ensemble": "deepregress.deep_ensemble",
     "Family": "deepregress.families",
     "FittedModel": "deepregress.fitted",
     "Training": "deepregress.solvers.base",
     "anova": "deepregress.estimates",
     "datasets": "deepregress.datasets",
+    "ensemble": "deepregress.ensemble_fit",
     "errors": "deepregress.errors",
     "families": "deepregress.families",
     "fit": "deepregress.model",
-    "load": "deepregress.fitted",
+    "load": "deepregress.loading",
     "mixture": "deepregress.families.mixture",
     "networks": "deepregress.networks",
     "path": "deepregress.sparse_path",

@@ -61,21 +61,33 @@ class Effect:
         rows = Reduced.of(self.Z, np.array(self.index, dtype=np.int64), V)
         return np.asarray(np.sqrt(np.maximum(rows.variance(rows, V), 0.0) + self.new_levels))
 
-    def critical_value(self, V: Inverse, level: float) -> float:
-        """Quantile `level` of the largest standardised deviation over the rows, by simulation."""
-        se, cov, Z = self.se(V), V.block(np.array(self.index), np.array(self.index)), self.Z
-        shown = se > 0
-        if not shown.any():
-            return normal_quantile(level)
-        values, vectors = np.linalg.eigh(cov)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        A = (Z.toarray()[shown] / se[shown, None]) @ root
-        draws = np.random.default_rng(SIMULATION_SEED)
-        largest = [
-            np.abs(A @ draws.standard_normal((A.shape[1], DRAWS_AT_ONCE))).max(axis=0)
-            for _ in range(DRAWS // DRAWS_AT_ONCE)
-        ]
-        return float(np.quantile(np.concatenate(largest), level))
+    def root(self, V: Inverse) -> Matrix:
+        """A factor R (n_obs, m) of the effects' covariance R R', up to that of new levels."""
+        index = np.array(self.index, dtype=np.int64)
+        values, vectors = np.linalg.eigh(V.block(index, index))
+        return np.asarray(self.Z.toarray() @ (vectors * np.sqrt(np.maximum(values, 0.0))))
+
+
+def simultaneous_quantile(root: Matrix, se: Vector, level: float) -> float:
+    """Quantile `level` of the largest standardised deviation over the rows, by simulation.
+
+    Parameters
+    ----------
+    root : Matrix, (n_obs, m)
+        A factor of the covariance of the effects.
+    se : Vector, (n_obs,)
+    level : float
+    """
+    shown = se > 0
+    if not shown.any():
+        return normal_quantile(level)
+    A = root[shown] / se[shown, None]
+    draws = np.random.default_rng(SIMULATION_SEED)
+    largest = [
+        np.abs(A @ draws.standard_normal((A.shape[1], DRAWS_AT_ONCE))).max(axis=0)
+        for _ in range(DRAWS // DRAWS_AT_ONCE)
+    ]
+    return float(np.quantile(np.concatenate(largest), level))
 
 
 def effect(predictors: Predictors, place: Place, frame: Frame, profile: Profile) -> Effect:
@@ -112,7 +124,10 @@ def partial_effect(
     at = effect(predictors, place, shown.frame, profile)
     V = predictors.estimate.V
     se = at.se(V)
-    width = (at.critical_value(V, level) if simultaneous else normal_quantile(level)) * se
+    quantile = normal_quantile(level)
+    if simultaneous:
+        quantile = simultaneous_quantile(at.root(V), se, level)
+    width = quantile * se
     return shown.table.assign(
         effect=at.value, se=se, lower=at.value - width, upper=at.value + width
     )

@@ -262,18 +262,13 @@ class FittedModel(Estimates):
                 excluded=excluded,
                 error=error,
             )
-            return _indexed(table, newdata)
+            return indexed(table, newdata)
         eta = self._eta(newdata, frame, excluded)
-        if which in self.family.further:
-            rows = self._response(newdata).rows() if self.family.further[which] else {}
-            return _indexed(quantities.further(self.family, which, eta, rows), newdata)
         cov = self._predictors.eta_cov(frame, excluded) if error.wanted else None
-        if cov is not None and which in ("median", *quantities.SMOOTH_AT):
-            return _indexed(self._at_with_error(newdata, which, (eta, cov), at, error), newdata)
-        if which in quantities.AT:
-            return _indexed(self._at(newdata, which, eta, at), newdata)
-        answer = quantities.Answer(self.family, eta, cov, error)
-        return _indexed(answer.of(which, chosen, parameter), newdata)
+        if which in quantities.OF_PREDICTORS:
+            answer = quantities.Answer(self.family, eta, cov, error)
+            return indexed(answer.of(which, chosen, parameter), newdata)
+        return self._answer(newdata, which, (eta, cov), at=at, error=error)
 
     def distribution(self, newdata: Any = None) -> Any:
         """Response distribution of each row, a `tfd.Distribution` of batch shape (n_obs,)."""
@@ -305,9 +300,7 @@ class FittedModel(Estimates):
         Of the training rows (weighted as in the fit) by default; compare models by new rows.
         """
         frame = self._rows(newdata, frozenset())
-        eta = self._eta(newdata, frame, frozenset())
-        weights = self._training()[1].weights if newdata is None else None
-        return float(np.average(self._log_likelihood(newdata, eta), weights=weights))
+        return self._score(newdata, self._eta(newdata, frame, frozenset()))
 
     def save(self, path: str | Path, *, data: bool = True) -> None:
         """Write the model to a file; `load` gives the same predictions bit for bit.
@@ -324,9 +317,13 @@ class FittedModel(Estimates):
         PredictionError
             A link is a bijector of your own, which has no name to be saved by.
         """
+        saved.write(path, self._content(data=data))
+
+    def _content(self, *, data: bool) -> dict[str, Any]:
+        """The fields that are saved."""
         content = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         content |= {"profile": self._profile, "goodness": self._goodness}
-        saved.write(path, content if data else {**content, "frame": None, "response": None})
+        return content if data else {**content, "frame": None, "response": None}
 
     def _rows(self, newdata: Any, excluded: Labels) -> Frame:
         if newdata is None:
@@ -346,6 +343,30 @@ class FittedModel(Estimates):
         if newdata is None and not excluded:
             return self._training_eta
         return self._predictors.eta(frame, excluded)
+
+    def _score(self, newdata: Any, eta: Matrix) -> float:
+        weights = self._training()[1].weights if newdata is None else None
+        return float(np.average(self._log_likelihood(newdata, eta), weights=weights))
+
+    def _answer(
+        self,
+        newdata: Any,
+        which: str,
+        predicted: tuple[Matrix, Matrix | None],
+        *,
+        at: Any,
+        error: quantities.Error,
+    ) -> Any:
+        """What `predict` says at predictors of the rows and their covariance."""
+        eta, cov = predicted
+        if which in self.family.further:
+            rows = self._response(newdata).rows() if self.family.further[which] else {}
+            return indexed(quantities.further(self.family, which, eta, rows), newdata)
+        if cov is not None and which in ("median", *quantities.SMOOTH_AT):
+            return indexed(self._at_with_error(newdata, which, (eta, cov), at, error), newdata)
+        if which in quantities.AT:
+            return indexed(self._at(newdata, which, eta, at), newdata)
+        return indexed(quantities.rowwise(self.family, which, eta), newdata)
 
     def _at_with_error(
         self,
@@ -382,26 +403,8 @@ class FittedModel(Estimates):
         return quantities.at_values(self.family, which, eta, at)
 
 
-def load(path: str | Path) -> FittedModel:
-    """Read a model that `FittedModel.save` wrote.
-
-    Raises
-    ------
-    DataError
-        The file is not one of ours, or of a later version.
-
-    Examples
-    --------
-    >>> import deepregress as dr
-    >>> dr.fit("foodexp ~ income", dr.datasets.load("engel")).save("engel.zip")
-    >>> dr.load("engel.zip").predict({"income": [500.0]}).round(1)
-    array([390.1])
-    """
-    return FittedModel(**saved.read(path))
-
-
-def _indexed(answer: Any, newdata: Any) -> Any:
-    """A table with the index of the user's own."""
+def indexed(answer: Any, newdata: Any) -> Any:
+    """A table with the index of the user's own; anything else as it is."""
     if isinstance(answer, pd.DataFrame) and isinstance(newdata, pd.DataFrame):
         return answer.set_axis(newdata.index, axis=0)
     return answer

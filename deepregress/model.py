@@ -38,14 +38,15 @@ from deepregress.objective import Objective
 from deepregress.prediction import Deep
 from deepregress.selection import fit_sparse
 from deepregress.smoothing import select
-from deepregress.solvers.base import Training
+from deepregress.solvers.base import StructuredSolver, Training
 from deepregress.solvers.semistructured import NetworkPart, solve
 from deepregress.solvers.stochastic import train
 from deepregress.sparse import Placed, placed
 from deepregress.sparse_fit import Result
-from deepregress.stored import StoredArray
 from deepregress.terms import registered
 
+from deepregress.stored import StoredArray
+from deepregress.stored_fit import StoredFit
 METHODS = ("REML", "ML", "GCV", "fixed")
 ORTHOGONALIZATIONS = ("posthoc", "none")
 
@@ -127,35 +128,19 @@ def fit(
     Wood, Pya & Saefken (2016), doi:10.1080/01621459.2016.1180986; Ruegamer, Kolb & Klein (2023),
     doi:10.1080/00031305.2022.2164054; Ruegamer (2023), arXiv:2306.00522.
     """
-    _check_choice("method", method, METHODS)
-    _check_choice("orthogonalize", orthogonalize, ORTHOGONALIZATIONS)
+    check_choices(method, orthogonalize)
     supplied = dict(networks or {})
     bound = bind(
         formula, data, family, link=link, networks=supplied, weights=weights, na=na, select=select
     )
-    designs, objective = bound.designs, bound.objective
-    if method == "fixed":
-        _check_fixed(designs)
-    parts = _parts(designs, bound.inputs, supplied, objective)
-    if seed is None and parts:
-        seed = secrets.randbits(31)
-    fitted, deep = _solve(
-        objective,
-        parts,
-        placed(designs),
-        method="REML" if method == "fixed" else method,
-        training=training or Training(),
-        seed=seed or 0,
-        orthogonalize=orthogonalize,
-        verbose=verbose,
-    )
-    return fitted_model(
+    return fit_bound(
         bound,
-        fitted,
-        deep,
-        seed=seed,
+        supplied,
         method=method,
-        settings={"orthogonalize": orthogonalize, "training": training or Training()},
+        training=training or Training(),
+        orthogonalize=orthogonalize,
+        seed=seed,
+        verbose=verbose,
     )
 
 
@@ -180,6 +165,7 @@ class Bound:
     designs: dict[str, Design]
     objective: Objective
     inputs: dict[tuple[str, str], tuple[Array | StoredArray, ...]]
+    chosen: Array | None = None
 
 
 def bind(
@@ -202,8 +188,33 @@ def bind(
         terms=registered(),
         networks=networks,
     )
-    frame, response = training_set(
-        data,
+    rows, response = _training_rows(data, parsed, weights, na, given.known)
+    frame = rows if isinstance(rows, Frame) else rows.sample
+    given = given.for_response(response)
+    given.check(response)
+    constant_elsewhere = [p.name for p in given.parameters if not p.intercept]
+    parsed = expand(parsed, given.parameter_names, without_intercept=constant_elsewhere)
+    readings = {name: reading_of(network) for name, network in networks.items()}
+    designs = build_designs(parsed, frame, given.parameter_names, select=select, readings=readings)
+    objective, inputs = assemble(given, response, designs, rows)
+    chosen = None if isinstance(rows, Frame) else rows.chosen
+    return Bound(_texts(parsed), frame, designs, objective, inputs, chosen)
+
+
+def _training_rows(
+    data: Any,
+    parsed: ParsedModel,
+    weights: str | Sequence[float] | Array | None,
+    na: Literal["drop", "raise"],
+    known: Sequence[str],
+) -> tuple[Frame | TrainingRows, Response]:
+    """What the formulas need of a table in memory or on disk."""
+    read: Callable[..., tuple[Frame | TrainingRows, Response]] = partial(training_set, data)
+    source = opened(data)
+    if source is not None:
+        crossed, coded = crossings(parsed)
+        read = partial(stored_training_set, source, crossings=crossed, coded=coded)
+    return read(
         variables(parsed),
         response=parsed.response,
         response_variables=parsed.response_variables,
@@ -215,10 +226,46 @@ def bind(
     given.check(response)
     constant_elsewhere = [p.name for p in given.parameters if not p.intercept]
     parsed = expand(parsed, given.parameter_names, without_intercept=constant_elsewhere)
-    readings = {name: reading_of(network) for name, network in networks.items()}
-    designs = build_designs(parsed, frame, given.parameter_names, select=select, readings=readings)
+    designs = build_designs(parsed, frame, given.parameter_names, select=select)
     objective, inputs = assemble(given, response, designs, frame)
     return Bound(_texts(parsed), frame, designs, objective, inputs)
+
+
+def fit_bound(
+    bound: Bound,
+    networks: Mapping[str, Any],
+    *,
+    method: str,
+    training: Training,
+    orthogonalize: str,
+    seed: int | None,
+    verbose: int,
+    structured: StructuredSolver | None = None,
+) -> FittedModel:
+    """Steps 3 and 4 of `fit`, whose arguments these are; `structured` in place of its solver."""
+    if method == "fixed":
+        _check_fixed(bound.designs)
+    parts = _parts(bound.designs, bound.inputs, networks, bound.objective)
+    if seed is None and parts:
+        seed = secrets.randbits(31)
+    fitted, deep = _solve(
+        bound.objective,
+        parts,
+        placed(bound.designs),
+        method=method,
+        structured=structured or structured_solver(method),
+        training=training,
+        seed=seed or 0,
+        orthogonalize=orthogonalize,
+        verbose=verbose,
+    )
+    settings = {"orthogonalize": orthogonalize, "training": training}
+    return fitted_model(bound, fitted, deep, seed=seed, method=method, settings=settings)
+
+
+def structured_solver(method: str) -> StructuredSolver:
+    """Newton with the smoothing parameters of a method of `fit`."""
+    return partial(select, method="REML" if method == "fixed" else method)
 
 
 def fitted_model(
@@ -249,6 +296,18 @@ def fitted_model(
         method=method,
         settings=settings,
     )
+
+
+def check_choices(method: str, orthogonalize: str) -> None:
+    """Refuse unknown choices.
+
+    Raises
+    ------
+    FitError
+        Naming those that there are.
+    """
+    _check_choice("method", method, METHODS)
+    _check_choice("orthogonalize", orthogonalize, ORTHOGONALIZATIONS)
 
 
 def _check_choice(argument: str, given: object, allowed: Sequence[str]) -> None:
@@ -311,6 +370,7 @@ def _solve(
     sparse: Sequence[Placed],
     *,
     method: str,
+    structured: StructuredSolver,
     training: Training,
     seed: int,
     orthogonalize: str,
@@ -325,8 +385,8 @@ def _solve(
     if method == "GCV" and (sparse or parts):
         raise FitError("method='GCV' is for models of linear and smooth terms: use method='REML'")
     if sparse:
-        return fit_sparse(objective.densely(), sparse, method=method), None
-    structured = partial(select, method=method)
+        known = "REML" if method == "fixed" else method
+        return fit_sparse(objective.densely(), sparse, method=known), None
     if not parts:
         solution = structured(objective)
         return Result(solution, Inference.of(solution)), None

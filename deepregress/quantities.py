@@ -28,6 +28,8 @@ from deepregress.linalg import Array, Matrix, Vector
 
 AT = ("quantile", "cdf", "pdf", "logpdf", "prob", "survival", "hazard", "cumhazard")
 BY_PARAMETER = ("params", "linear", "terms")
+OF_PREDICTORS = ("mean", "params", "linear")
+"""What `Answer` gives, with or without errors."""
 KINDS = ("mean", "median", "params", "linear", "terms", *AT, "variance")
 SMOOTH_AT = ("quantile", "cdf", "survival", "hazard", "cumhazard")
 """Of AT: what has standard errors (module `delta`)."""

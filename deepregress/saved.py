@@ -6,7 +6,7 @@ networks by their configuration and weights; callbacks of training stay behind.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -35,17 +35,18 @@ def write(path: str | Path, content: Mapping[str, Any]) -> None:
         A link is a bijector of the user's, or the family a function or class of the user's, which
         has no name to be saved by.
     """
-    settings = {
-        name: replace(value, callbacks=()) if isinstance(value, Training) else value
-        for name, value in content["settings"].items()
-    }
-    described = _described(content["family"])
-    tree, arrays = codec.encode({**content, "family": described, "settings": settings})
+    tree, arrays = codec.encode(_storable(content))
     codec.write(path, tree, arrays=arrays)
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """Return the fields that `write` wrote.
+def write_several(path: str | Path, contents: Sequence[Mapping[str, Any]]) -> None:
+    """Write the fields of the members of an ensemble; what they share is stored once."""
+    tree, arrays = codec.encode([_storable(content) for content in contents])
+    codec.write(path, tree, arrays=arrays)
+
+
+def read(path: str | Path) -> dict[str, Any] | list[dict[str, Any]]:
+    """Return the fields that `write` wrote, or those of each member by `write_several`.
 
     Raises
     ------
@@ -53,7 +54,21 @@ def read(path: str | Path) -> dict[str, Any]:
         The file is not one of ours, or of a later version.
     """
     archive = codec.read(path)
-    content: dict[str, Any] = codec.decode(archive.tree, archive.arrays)
+    content: Any = codec.decode(archive.tree, archive.arrays)
+    if isinstance(content, list):
+        return [_readable(each) for each in content]
+    return _readable(content)
+
+
+def _storable(content: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {
+        name: replace(value, callbacks=()) if isinstance(value, Training) else value
+        for name, value in content["settings"].items()
+    }
+    return {**content, "family": _described(content["family"]), "settings": settings}
+
+
+def _readable(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "family": _made(content["family"])}
 
 

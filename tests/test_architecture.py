@@ -80,9 +80,12 @@ FLOORS = {
     11: ("summary", "plotting", "saved", "path_plotting"),
     11.3: ("check",),
     11.5: ("estimates",),
+    11.6: ("rubin",),
     12: ("fitted",),
+    12.5: ("deep_ensemble",),
+    12.6: ("loading",),
     13: ("model",),
-    13.5: ("sparse_path",),
+    13.5: ("sparse_path", "ensemble_fit"),
     14: ("",),
 }
 SHARED = {

@@ -16,7 +16,8 @@ import tensorflow_probability as tfp
 from deepregress import datasets
 from deepregress.data import Frame
 from deepregress.errors import DataError, PredictionError
-from deepregress.fitted import FittedModel, load
+from deepregress.fitted import FittedModel
+from deepregress.loading import load
 from deepregress.model import fit
 from deepregress.solvers.base import Training
 
@@ -341,7 +342,7 @@ def test_a_saved_model_predicts_the_same_in_another_process(
     deep.save(tmp_path / "model.zip", data=data)
     houses.to_pickle(tmp_path / "houses.pkl")
     code = (
-        "import os, sys, numpy as np, pandas as pd; from deepregress.fitted import load;"
+        "import os, sys, numpy as np, pandas as pd; from deepregress.loading import load;"
         "os.chdir(sys.argv[1]); model = load('model.zip'); houses = pd.read_pickle('houses.pkl');"
         "np.save('p.npy', model.predict(houses, 'params').to_numpy());"
         "print(model.summary())"

@@ -9,7 +9,7 @@ import pytest
 from deepregress import level_tests
 from deepregress.basis import base
 from deepregress.errors import FitError
-from deepregress.fitted import load
+from deepregress.loading import load
 from deepregress.model import fit
 from deepregress.networks import mlp
 from deepregress.solvers.base import Training
