@@ -43,10 +43,9 @@ from deepregress.solvers.semistructured import NetworkPart, solve
 from deepregress.solvers.stochastic import train
 from deepregress.sparse import Placed, placed
 from deepregress.sparse_fit import Result
+from deepregress.stored import StoredArray
 from deepregress.terms import registered
 
-from deepregress.stored import StoredArray
-from deepregress.stored_fit import StoredFit
 METHODS = ("REML", "ML", "GCV", "fixed")
 ORTHOGONALIZATIONS = ("posthoc", "none")
 
@@ -165,7 +164,6 @@ class Bound:
     designs: dict[str, Design]
     objective: Objective
     inputs: dict[tuple[str, str], tuple[Array | StoredArray, ...]]
-    chosen: Array | None = None
 
 
 def bind(
@@ -188,33 +186,8 @@ def bind(
         terms=registered(),
         networks=networks,
     )
-    rows, response = _training_rows(data, parsed, weights, na, given.known)
-    frame = rows if isinstance(rows, Frame) else rows.sample
-    given = given.for_response(response)
-    given.check(response)
-    constant_elsewhere = [p.name for p in given.parameters if not p.intercept]
-    parsed = expand(parsed, given.parameter_names, without_intercept=constant_elsewhere)
-    readings = {name: reading_of(network) for name, network in networks.items()}
-    designs = build_designs(parsed, frame, given.parameter_names, select=select, readings=readings)
-    objective, inputs = assemble(given, response, designs, rows)
-    chosen = None if isinstance(rows, Frame) else rows.chosen
-    return Bound(_texts(parsed), frame, designs, objective, inputs, chosen)
-
-
-def _training_rows(
-    data: Any,
-    parsed: ParsedModel,
-    weights: str | Sequence[float] | Array | None,
-    na: Literal["drop", "raise"],
-    known: Sequence[str],
-) -> tuple[Frame | TrainingRows, Response]:
-    """What the formulas need of a table in memory or on disk."""
-    read: Callable[..., tuple[Frame | TrainingRows, Response]] = partial(training_set, data)
-    source = opened(data)
-    if source is not None:
-        crossed, coded = crossings(parsed)
-        read = partial(stored_training_set, source, crossings=crossed, coded=coded)
-    return read(
+    frame, response = training_set(
+        data,
         variables(parsed),
         response=parsed.response,
         response_variables=parsed.response_variables,
@@ -226,7 +199,8 @@ def _training_rows(
     given.check(response)
     constant_elsewhere = [p.name for p in given.parameters if not p.intercept]
     parsed = expand(parsed, given.parameter_names, without_intercept=constant_elsewhere)
-    designs = build_designs(parsed, frame, given.parameter_names, select=select)
+    readings = {name: reading_of(network) for name, network in networks.items()}
+    designs = build_designs(parsed, frame, given.parameter_names, select=select, readings=readings)
     objective, inputs = assemble(given, response, designs, frame)
     return Bound(_texts(parsed), frame, designs, objective, inputs)
 

@@ -91,6 +91,7 @@ FLOORS = {
 SHARED = {
     *("errors", "linalg", "arrow", "model_matrix", "groups", "frame", "response", "response_forms"),
     *("data", "codec", "datasets", "stored", "source", "scratch", "complete_rows"),
+    *("pictures", "vocabulary", "reading"),
 }
 DESIGN_LEG = {"remainder", "formula", "penalty", "basis", "gating", "terms", "design"}
 DESIGN_LEG |= {"stored_design"}
@@ -101,8 +102,6 @@ EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "core", "misc", "
 FILE_LINES = 500
 FUNCTION_LINES = 60
 IMPORT_SECONDS = 1.0
-    *("survey", "training_rows"),
-    *("pictures", "vocabulary", "reading"),
 
 
 @dataclass(frozen=True)
