@@ -37,6 +37,7 @@ FLOORS = {
     2.5: ("families.kernels", "families.censoring", "families.numerical", "families.support"),
     2.3: ("keras_models",),
     2.55: ("factorised",),
+    2.56: ("pruning",),
     2.6: ("families.special", "families.moments", "families.start", "families.parameter"),
     2.65: ("families.standard", "families.chain"),
     2.8: ("families.wrapped", "families.incomplete_gamma", "families.dispersion"),
