@@ -253,6 +253,7 @@ def build_designs(
     parameters: Sequence[str] | None = None,
     *,
     select: bool = False,
+    readings: Mapping[str, Reading] | None = None,
 ) -> dict[str, Design]:
     """Bind the terms of every parameter to the training rows.
 
@@ -262,11 +263,12 @@ def build_designs(
         The formulas.
     frame : Frame
         The training rows, complete and finite.
-    readings: Mapping[str, Reading] | None = None,
     parameters : sequence of str, optional
         The parameters in the order wanted; those of `parsed` by default.
     select : bool
         Whether the null space of every smooth has a penalty too.
+    readings : dict of str to Reading, optional
+        Name of a network -> how it reads columns; as numbers by default.
 
     Returns
     -------
@@ -276,8 +278,6 @@ def build_designs(
     Raises
     ------
     FormulaError, DataError, NetworkError
-    readings : dict of str to Reading, optional
-        Name of a network -> how it reads columns; as numbers by default.
         A term cannot be built; the message names it.
 
     Warns
