@@ -20,10 +20,15 @@ from deepregress.linalg import Array
 from deepregress.objective import Objective, Unit
 from deepregress.penalty import PlacedPenalty, Quadratic
 from deepregress.stored import StoredArray
+from deepregress.stored_design import stored_arrays
+from deepregress.training_rows import TrainingRows
 
 
 def assemble(
-    family: Family, response: Response, designs: Mapping[str, Design], frame: Frame
+    family: Family,
+    response: Response,
+    designs: Mapping[str, Design],
+    frame: Frame | TrainingRows,
 ) -> tuple[Objective, dict[tuple[str, str], tuple[Array | StoredArray, ...]]]:
     """Evaluate the designs for the training rows.
 
@@ -42,13 +47,20 @@ def assemble(
         There are too few rows to estimate a dispersion.
     """
     units, inputs = [], {}
+    if isinstance(frame, Frame):
+        evaluated = {name: design.evaluate(frame) for name, design in designs.items()}
+    else:
+        evaluated = stored_arrays(designs, frame)
     for parameter in family.parameters:
         design = designs[parameter.name]
-        arrays = design.evaluate(frame)
-        offset = arrays.offset
+        arrays = evaluated[parameter.name]
         if design.fixed is not None:
-            offset = offset + _fixed_predictor(family, parameter.name, design.fixed)
-        units.append(Unit(arrays.X, offset, design.penalties, arrays.levels))
+            np.add(
+                arrays.offset,
+                _fixed_predictor(family, parameter.name, design.fixed),
+                out=arrays.offset,
+            )
+        units.append(Unit(arrays.X, arrays.offset, design.penalties, arrays.levels))
         inputs.update({(parameter.name, label): given for label, given in arrays.inputs.items()})
     objective = Objective(family, response, tuple(units))
     sparse = any(block.sparsity for design in designs.values() for block in design.columns)

@@ -26,6 +26,8 @@ from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import LevelColumns, ModelMatrix
 
 Place = slice | Array
+REMEMBERED_ROWS = 1_000_000
+"""Rows whose sums by level are kept from one pass to the next, about 20 bytes each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,17 +98,21 @@ class JointColumns:
             own[0][1].codes if own else None,
         )
 
+    def X(self, rows: slice) -> tuple[Matrix, ...]:
+        """The dense columns of consecutive rows, of each predictor."""
+        return tuple(unit.X[rows] for unit in self.units)
+
     def rows(self, rows: slice) -> RowColumns:
         """The columns of consecutive rows."""
-        X = tuple(unit.X[rows] for unit in self.units)
+        X = self.X(rows)
         if not self._coded and self._codes is None:
             return RowColumns(self, X)
         sparse = tuple(_sparse(each.levels.take(rows)) for each in self._coded)
         if self._codes is None:
             return RowColumns(self, X, sparse)
-        if rows.start not in self._sums:
-            self._sums[rows.start] = _sums(self._codes[rows])
-        sums, ids = self._sums[rows.start]
+        sums, ids = self._sums.get(rows.start) or _sums(self._codes[rows])
+        if rows.stop <= REMEMBERED_ROWS:
+            self._sums[rows.start] = sums, ids
         own = tuple(_Own(each.unit, each.values[rows]) for each in self._own)
         return RowColumns(self, X, sparse, own, sums, ids)
 

@@ -247,6 +247,15 @@ def variables(parsed: ParsedModel) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def crossings(parsed: ParsedModel) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return the columns that terms cross, and those of numbers that they take as factors."""
+    terms = [term for predictor in parsed.predictors.values() for term in _terms(predictor)]
+    return (
+        [names for term in terms for names in term.crossings],
+        [name for term in terms for name in term.coded],
+    )
+
+
 def build_designs(
     parsed: ParsedModel,
     frame: Frame,

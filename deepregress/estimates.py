@@ -33,6 +33,7 @@ from deepregress.linalg import Matrix, Vector
 from deepregress.prediction import Deep, Estimate, Predictors
 from deepregress.solvers.base import Solution
 from deepregress.sparse_tables import SparseTables
+from deepregress.stored_fit import StoredFit
 from deepregress.summary import Summary
 
 
@@ -58,7 +59,9 @@ class Estimates:
     settings : mapping
         Further arguments of `fit`.
     profile, goodness : Profile, Goodness or None
-        What is needed of the training rows, in a model saved without them.
+        What is needed of the training rows, in a model that was saved.
+    stored : StoredFit or None
+        All rows of data on disk, of which `frame` and `response` are some.
     """
 
     formula: Mapping[str, str]
@@ -74,6 +77,7 @@ class Estimates:
     settings: Mapping[str, Any] = field(repr=False)
     profile: Profile | None = field(default=None, repr=False)
     goodness: Goodness | None = field(default=None, repr=False)
+    stored: StoredFit | None = field(default=None, repr=False)
 
     @cached_property
     def coef(self) -> pd.Series:
@@ -206,7 +210,10 @@ class Estimates:
     @property
     def nobs(self) -> int:
         """Number of training rows."""
-        return self._goodness.n_obs if self.response is None else self.response.n_obs
+        if self.stored is not None:
+            return self.stored.objective.n_obs
+        saved = self.response is None or self.goodness is not None
+        return self._goodness.n_obs if saved else self.response.n_obs  # type: ignore[union-attr]
 
     @property
     def converged(self) -> bool:
@@ -350,7 +357,9 @@ class Estimates:
                 "the uncertainty of smoothing parameters is not known for a model with sparse "
                 "terms: all it says is given the selection"
             )
-        frame, response = self._training()
+        if self.stored is not None:
+            return SmoothingUncertainty.of(self.stored.objective, self.solution)
+        frame, response = self._every_row()
         objective, _ = assemble(self.family, response, self.designs, frame)
         return SmoothingUncertainty.of(objective, self.solution)
 
@@ -360,7 +369,10 @@ class Estimates:
 
     @cached_property
     def _compared(self) -> Compared:
-        _, response = self._training()
+        if self.stored is None:
+            (_, response), eta = self._every_row(), self._training_eta
+        else:
+            response, eta = self.stored.objective.response, self.stored.eta
         modelled = sum(bool(unit.index) for unit in self._predictors.units)
         modelled -= len(self.solution.held)
         inference = self.inference
@@ -368,7 +380,7 @@ class Estimates:
             label=", ".join(f"{name}: {text}" for name, text in self.formula.items()),
             family=self.family,
             response=response,
-            eta=self._training_eta,
+            eta=eta,
             loglik=self.loglik,
             df=float((inference.edf1 + self._corrected.edf - inference.edf).sum()),
             scale=self._fit.scale,
@@ -389,7 +401,10 @@ class Estimates:
         if self.goodness is not None:
             return self.goodness
         frame, response = self._training()
-        return Goodness.of(self._fit, frame, response, self._training_eta)
+        if self.stored is None:
+            return Goodness.of(self._fit, frame, response, self._training_eta)
+        every, eta = self.stored.objective.response, self.stored.eta
+        return Goodness.of(self._fit, frame, every, eta, self.stored.offset)
 
     @cached_property
     def _training_eta(self) -> Matrix:
@@ -403,6 +418,16 @@ class Estimates:
                 "needs; for predictions give newdata."
             )
         return self.frame, self.response
+
+    def _every_row(self) -> tuple[Frame, Response]:
+        """The training rows, of a model that holds all of them."""
+        frame, response = self._training()
+        if self.nobs > response.n_obs:
+            raise PredictionError(
+                f"the model was fitted to {self.nobs} rows of a table on disk and holds "
+                f"{response.n_obs} of them, while this is about all; for predictions give newdata."
+            )
+        return frame, response
 
 
 def anova(model: Estimates, *others: Estimates, test: str | None = "auto") -> pd.DataFrame:

@@ -30,7 +30,8 @@ from deepregress.data import Frame, Response, prediction_frame
 from deepregress.errors import PredictionError
 from deepregress.estimates import Estimates
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.prediction import Labels, log_likelihood, response_at
+from deepregress.new_response import log_likelihood, response_at
+from deepregress.prediction import Labels
 
 NO_PROBABILITY = "which='quantile' needs at=, the probabilities, such as at=0.9."
 Exclude = str | Sequence[str | tuple[str, str]] | None
@@ -204,8 +205,9 @@ class FittedModel(Estimates):
 
         Parameters
         ----------
-        newdata : table or dict, optional
-            Rows to predict; those of training by default. The response may be missing.
+        newdata : table, dict or path, optional
+            Rows to predict; those of training by default. The response may be missing. A table on
+            disk is read into memory.
         which : str
             "mean", "median", "variance"; "params" (on their own scale), "linear" (predictors),
             "terms" (their summands, which add up to them); "quantile", "cdf", "pdf", "logpdf",
@@ -281,7 +283,7 @@ class FittedModel(Estimates):
         return self.family.sample(self._eta(newdata, frame, frozenset()), n, seed=seed)
 
     def residuals(self, kind: str = "quantile", *, seed: int = 0) -> Vector:
-        """Residuals of the training rows, (n_obs,).
+        """Residuals of the training rows, (n_obs,); of data on disk those of `model.frame`.
 
         Parameters
         ----------
@@ -322,17 +324,17 @@ class FittedModel(Estimates):
     def _content(self, *, data: bool) -> dict[str, Any]:
         """The fields that are saved."""
         content = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        content |= {"profile": self._profile, "goodness": self._goodness}
+        content |= {"profile": self._profile, "goodness": self._goodness, "stored": None}
         return content if data else {**content, "frame": None, "response": None}
 
     def _rows(self, newdata: Any, excluded: Labels) -> Frame:
         if newdata is None:
-            return self._training()[0]
+            return self._every_row()[0]
         return prediction_frame(newdata, self._predictors.variables(excluded))
 
     def _response(self, newdata: Any) -> Response:
         if newdata is None:
-            return self._training()[1]
+            return self._every_row()[1]
         text, levels = self._profile.response, self._profile.response_levels
         return response_at(newdata, text, levels, known=self.family.known)
 

@@ -11,7 +11,9 @@ Reference: Wood, "Generalized Additive Models", 2nd ed. 2017, sec. 3.1.8 and 6.2
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.optimize
@@ -20,9 +22,10 @@ from deepregress.data import Frame
 from deepregress.families.base import Family
 from deepregress.groups import group_of
 from deepregress.inference import Inference
-from deepregress.linalg import Matrix, Vector
+from deepregress.linalg import Array, Matrix, Vector
 from deepregress.prediction import Predictor, Predictors, chunks
 from deepregress.response import Response
+from deepregress.scratch import PART_ROWS, parts
 from deepregress.solvers.base import Solution
 
 
@@ -93,11 +96,23 @@ class Goodness:
     effect_sd: dict[tuple[str, str], float]
 
     @classmethod
-    def of(cls, model: Fit, frame: Frame, response: Response, eta: Matrix) -> Goodness:
-        """Compare the fit with the constant that fits best."""
-        offset = np.zeros(response.n_obs)
-        for block in model.predictors.units[0].design.offsets:
-            offset += block.evaluate(frame)
+    def of(
+        cls,
+        model: Fit,
+        frame: Frame,
+        response: Response,
+        eta: Matrix,
+        offset: Vector | None = None,
+    ) -> Goodness:
+        """Compare the fit with the constant that fits best.
+
+        Of data on disk `frame` holds some of the rows, from which the sd of deep effects comes, and
+        `offset` (n_obs,) is that of the first predictor in all of them.
+        """
+        if offset is None:
+            offset = np.zeros(response.n_obs)
+            for block in model.predictors.units[0].design.offsets:
+                offset += block.evaluate(frame)
         return cls(
             response.n_obs,
             float(response.weights.sum()),
@@ -123,39 +138,52 @@ def deviance_explained(
     first = [p for p in family.parameters if group_of(p.name) == family.groups[0]]
     if len(first) > 1 and type(family).deviance is Family.deviance:
         return None
-    w, rows = response.weights, response.rows()
-    if family.exponential and len(rows) == 1:
-        phi = family.dispersions(eta)
-        y, mean = response.lower, family.mean(eta)
-        deviance = float(w @ (family.unit_deviance(y, mean) / phi))
-        null = float(w @ (family.unit_deviance(y, _null_mean(family, response, offset)) / phi))
+    w, columns = response.weights, response.rows()
+    if family.exponential and len(columns) == 1:
+        y, null_mean = response.lower, _null_mean(family, response, offset)
+
+        def explained(rows: slice) -> float:
+            unit = family.unit_deviance(y[rows], family.mean(eta[rows]))
+            return float(w[rows] @ (unit / family.dispersions(eta[rows])))
+
+        def without(rows: slice) -> float:
+            unit = family.unit_deviance(y[rows], null_mean(rows))
+            return float(w[rows] @ (unit / family.dispersions(eta[rows])))
+
+        deviance, null = _sum(response, explained), _sum(response, without)
     else:
-        deviance = float(w @ family.deviance(rows, eta))
-        fitted = float(w @ family.row_log_likelihood(rows, eta))
+        own = partial(_rows_of, columns)
+        deviance = _sum(response, lambda r: float(w[r] @ family.deviance(own(r), eta[r])))
+        fitted = _loglik(family, response, lambda r: eta[r])
         null = deviance + 2.0 * (fitted - _null_loglik(family, response, eta, offset))
     if not np.isfinite(deviance) or not np.isfinite(null):
         return None
     return 1.0 - deviance / null if null > 0 else 0.0
 
 
-def _null_mean(family: Family, response: Response, offset: Vector) -> Vector:
-    """Means of the model with an intercept and the offset of the first predictor; (n_obs,)."""
+def _null_mean(family: Family, response: Response, offset: Vector) -> Callable[[slice], Vector]:
+    """Means of the model with an intercept and the offset of the first predictor, of some rows."""
     y, w = response.lower, response.weights
+    total = float(w.sum())
     if not np.ptp(offset):
-        return np.full(len(y), np.average(y, weights=w))
-    eta = np.tile(family.start(response), (len(y), 1))
+        constant = _sum(response, lambda rows: float(w[rows] @ y[rows])) / total
+        return lambda rows: np.full(len(y[rows]), constant)
+    start = family.start(response)
 
-    def mean(shift: float) -> Vector:
-        moved = eta.copy()
-        moved[:, 0] += offset + shift
+    def mean(shift: float, rows: slice) -> Vector:
+        moved = np.tile(start, (len(y[rows]), 1))
+        moved[:, 0] += offset[rows] + shift
         return family.mean(moved)
 
     def deviance(shift: float) -> float:
-        return float(np.sum(w * family.unit_deviance(y, mean(shift))))
+        return _sum(
+            response,
+            lambda rows: float(w[rows] @ family.unit_deviance(y[rows], mean(shift, rows))),
+        )
 
-    centre = -float(np.average(offset, weights=w))
+    centre = -_sum(response, lambda rows: float(w[rows] @ offset[rows])) / total
     found = scipy.optimize.minimize_scalar(deviance, bracket=(centre - 1.0, centre + 1.0))
-    return mean(float(found.x))
+    return partial(mean, float(found.x))
 
 
 def _null_loglik(family: Family, response: Response, eta: Matrix, offset: Vector) -> float:
@@ -163,21 +191,45 @@ def _null_loglik(family: Family, response: Response, eta: Matrix, offset: Vector
 
     A first group of several predictors has its intercept-only values.
     """
-    w, rows = response.weights, response.rows()
+    w = response.weights
     first = [p for p in family.parameters if group_of(p.name) == family.groups[0]]
-    moved = eta.copy()
+
+    def moved(to: Vector | float, rows: slice) -> Matrix:
+        changed = eta[rows].copy()
+        changed[:, : len(first)] = to
+        if len(first) == 1:
+            changed[:, 0] += offset[rows]
+        return changed
+
     if len(first) > 1:
-        moved[:, : len(first)] = family.start(response)[: len(first)]
-        return float(w @ family.row_log_likelihood(rows, moved))
-    centre = float(np.average(eta[:, 0] - offset, weights=w))
-    width = max(float(np.std(eta[:, 0] - offset)), 0.1)
+        start = family.start(response)[: len(first)]
+        return _loglik(family, response, partial(moved, start))
+    left = eta[:PART_ROWS, 0] - offset[:PART_ROWS]
+    centre = _sum(response, lambda r: float(w[r] @ (eta[r, 0] - offset[r]))) / float(w.sum())
+    width = max(float(np.std(left)), 0.1)
 
     def loss(constant: float) -> float:
-        moved[:, 0] = constant + offset
-        return -float(w @ family.row_log_likelihood(rows, moved))
+        return -_loglik(family, response, partial(moved, constant))
 
     found = scipy.optimize.minimize_scalar(loss, bracket=(centre - width, centre + width))
     return -float(found.fun)
+
+
+def _loglik(family: Family, response: Response, eta: Callable[[slice], Matrix]) -> float:
+    w, columns = response.weights, response.rows()
+    return _sum(
+        response,
+        lambda r: float(w[r] @ family.row_log_likelihood(_rows_of(columns, r), eta(r))),
+    )
+
+
+def _rows_of(columns: Mapping[str, Array], rows: slice) -> dict[str, Array]:
+    return {name: column[rows] for name, column in columns.items()}
+
+
+def _sum(response: Response, of_rows: Callable[[slice], float]) -> float:
+    """A sum over all rows, which may be in a file."""
+    return sum(of_rows(rows) for rows in parts(response.n_obs))
 
 
 def _r_squared(model: Fit, response: Response, eta: Matrix) -> float | None:
@@ -191,9 +243,15 @@ def _r_squared(model: Fit, response: Response, eta: Matrix) -> float | None:
     if response.trials is not None or response.levels is not None and not family.takes_levels:
         return None
     y, total = response.lower, float(w.sum())
-    left = y - family.mean(eta)
-    spread = float(w @ (y - np.average(y, weights=w)) ** 2)
-    unexplained = float(w @ (left - np.average(left, weights=w)) ** 2)
+
+    def left(rows: slice) -> Vector:
+        return y[rows] - family.mean(eta[rows])
+
+    def spread_of(values: Callable[[slice], Vector]) -> float:
+        middle = _sum(response, lambda r: float(w[r] @ values(r))) / total
+        return _sum(response, lambda r: float(w[r] @ (values(r) - middle) ** 2))
+
+    spread, unexplained = spread_of(lambda rows: y[rows]), spread_of(left)
     if not spread > 0 or not np.isfinite(unexplained):
         return None
     return 1.0 - unexplained * (total - 1.0) / (spread * model.residual_df(total))

@@ -11,14 +11,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from deepregress.assembly import assemble
-from deepregress.data import Frame, training_set
-from deepregress.design import Design, build_designs, variables
+from deepregress.data import Frame, Response, training_set
+from deepregress.design import Design, build_designs, crossings, variables
 from deepregress.errors import (
     ConvergenceWarning,
     FitError,
@@ -41,10 +41,13 @@ from deepregress.smoothing import select
 from deepregress.solvers.base import StructuredSolver, Training
 from deepregress.solvers.semistructured import NetworkPart, solve
 from deepregress.solvers.stochastic import train
+from deepregress.source import opened
 from deepregress.sparse import Placed, placed
 from deepregress.sparse_fit import Result
 from deepregress.stored import StoredArray
+from deepregress.stored_fit import StoredFit
 from deepregress.terms import registered
+from deepregress.training_rows import TrainingRows, stored_training_set
 
 METHODS = ("REML", "ML", "GCV", "fixed")
 ORTHOGONALIZATIONS = ("posthoc", "none")
@@ -78,8 +81,12 @@ def fit(
     formula : str, dict or list
         "y ~ x + s(z) + deep(w)" for the first parameter; a dict parameter -> formula (or a number
         that fixes the parameter); or a list ["y ~ x", "scale ~ z"].
-    data : table or dict of arrays
-        pandas, polars or pyarrow table, or a dict whose columns may be arrays (n_obs, ...).
+    data : table, dict of arrays, or path
+        pandas, polars or pyarrow table, or a dict whose columns may be arrays (n_obs, ...). For
+        data larger than memory the path of a parquet file or a folder of them, or a
+        `pyarrow.dataset.Dataset`: read by the chunk, with the design in temporary files (8 bytes
+        for each row and coefficient, in the folder that TMPDIR names). Terms learn knots and
+        constraints from 100,000 random rows, with all levels and extremes; the model holds these.
     family : str or Family
         Response distribution.
     link : str or dict, optional
@@ -157,6 +164,8 @@ class Bound:
     objective : Objective
     inputs : dict
         Inputs of the networks by parameter and label.
+    chosen : Array or None
+        Of data on disk the numbers of the rows that are in `frame`, among all.
     """
 
     formula: dict[str, str]
@@ -164,6 +173,7 @@ class Bound:
     designs: dict[str, Design]
     objective: Objective
     inputs: dict[tuple[str, str], tuple[Array | StoredArray, ...]]
+    chosen: Array | None = None
 
 
 def bind(
@@ -186,23 +196,40 @@ def bind(
         terms=registered(),
         networks=networks,
     )
-    frame, response = training_set(
-        data,
-        variables(parsed),
-        response=parsed.response,
-        response_variables=parsed.response_variables,
-        weights=weights,
-        na=na,
-        known=given.known,
-    )
+    rows, response = _training_rows(data, parsed, weights, na, given.known)
+    frame = rows if isinstance(rows, Frame) else rows.sample
     given = given.for_response(response)
     given.check(response)
     constant_elsewhere = [p.name for p in given.parameters if not p.intercept]
     parsed = expand(parsed, given.parameter_names, without_intercept=constant_elsewhere)
     readings = {name: reading_of(network) for name, network in networks.items()}
     designs = build_designs(parsed, frame, given.parameter_names, select=select, readings=readings)
-    objective, inputs = assemble(given, response, designs, frame)
-    return Bound(_texts(parsed), frame, designs, objective, inputs)
+    objective, inputs = assemble(given, response, designs, rows)
+    chosen = None if isinstance(rows, Frame) else rows.chosen
+    return Bound(_texts(parsed), frame, designs, objective, inputs, chosen)
+
+
+def _training_rows(
+    data: Any,
+    parsed: ParsedModel,
+    weights: str | Sequence[float] | Array | None,
+    na: Literal["drop", "raise"],
+    known: Sequence[str],
+) -> tuple[Frame | TrainingRows, Response]:
+    """What the formulas need of a table in memory or on disk."""
+    read: Callable[..., tuple[Frame | TrainingRows, Response]] = partial(training_set, data)
+    source = opened(data)
+    if source is not None:
+        crossed, coded = crossings(parsed)
+        read = partial(stored_training_set, source, crossings=crossed, coded=coded)
+    return read(
+        variables(parsed),
+        response=parsed.response,
+        response_variables=parsed.response_variables,
+        weights=weights,
+        na=na,
+        known=known,
+    )
 
 
 def fit_bound(
@@ -257,18 +284,24 @@ def fitted_model(
         warn(ConvergenceWarning(status.message))
     if status.warning is not None:
         warn(ConvergenceWarning(status.warning))
+    response, stored = bound.objective.response, None
+    if bound.chosen is not None:
+        solved = fitted.objective or bound.objective
+        stored = StoredFit(bound.objective, solved.eta(fitted.solution.coef))
+        response = response.take(bound.chosen)
     return FittedModel(
         formula=bound.formula,
         family=bound.objective.family,
         designs=bound.designs,
         frame=bound.frame,
-        response=bound.objective.response,
+        response=response,
         solution=fitted.solution,
         inference=fitted.inference,
         deep=deep,
         seed=seed,
         method=method,
         settings=settings,
+        stored=stored,
     )
 
 
@@ -374,7 +407,8 @@ def _solve(
         orthogonalize=orthogonalize,
         verbose=verbose,
     )
-    return Result(result.solution, Inference.of(result.solution)), Deep(
+    inference = Inference.of(result.solution)
+    return Result(result.solution, inference, result.objective), Deep(
         effects=result.effects,
         score_difference=result.score_difference,
         score_se=result.score_se,

@@ -6,14 +6,17 @@
     H_uv    = X_u' diag(w W_uv) X_v                      negative Hessian of the value
 
 Rows come in chunks whose statistics add, always in the same order, so a fit is deterministic and
-the memory beyond the designs does not grow with the number of rows. Two threads share the chunks:
-XLA and BLAS release the interpreter lock, and each BLAS call stays on one thread (METHODS 3).
+the memory beyond the designs does not grow with the number of rows; those of data on disk are in
+files (module `stored_design`), and so is all that has a number for each row. Two threads share the
+chunks: XLA and BLAS release the interpreter lock, and each BLAS call stays on one thread
+(METHODS 3).
 
 References: Wood, Li, Shaddick, Augustin (2017), doi:10.1080/01621459.2016.1195744 (chunked H).
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,11 +34,13 @@ from deepregress.families.base import CHUNK_SIZES, Family, upper_pairs
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import LevelColumns, ModelMatrix, Reduced
 from deepregress.penalty import PlacedPenalty, as_matrix
+from deepregress.scratch import beside, parts
 
 _T = TypeVar("_T")
 _CHUNK = CHUNK_SIZES[-1]
 _ALONE = 50_000
 """Rows up to which one thread is as fast as two with the hand-over between them."""
+_WAITING = 64
 _pool = ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1))
 
 
@@ -114,12 +119,10 @@ class Objective:
 
     def eta(self, coef: Vector) -> Matrix:
         """All predictors, (n_obs, U)."""
-        return np.column_stack(
-            [
-                unit.matrix.times(coef[index]) + unit.offset
-                for unit, index in zip(self.units, self.slices, strict=True)
-            ]
-        )
+        eta = beside(self.response.lower, (self.n_obs, len(self.units)))
+        for rows in parts(self.n_obs):
+            self._predictors(coef, rows, self.columns.X(rows), out=eta[rows])
+        return eta
 
     def derivatives(self, coef: Vector, *, convex: Convexity | None = None) -> Derivatives:
         """Value, gradient (n_coef,) and negative Hessian (n_coef, n_coef) at `coef`.
@@ -136,7 +139,7 @@ class Objective:
             eta = self._eta(coef, rows, columns)
             rowwise, g, W = self.family.row_derivatives(self._rows(rows), eta)
             weights = self.response.weights[rows]
-            if not (np.isfinite(rowwise).all() and np.isfinite(W).all()):
+            if not all(np.isfinite(part).all() for part in (rowwise, g, W)):
                 return np.nan, np.full(self.n_coef, np.nan), None
             if convex is not None:
                 W = convex(W)
@@ -211,9 +214,10 @@ class Objective:
 
     def with_offset(self, unit: int, offset: Vector) -> Objective:
         """The objective with `offset` (n_obs,) added to one predictor."""
-        return self._with_unit(
-            unit, replace(self.units[unit], offset=self.units[unit].offset + offset)
-        )
+        old = self.units[unit]
+        moved = beside(old.offset, old.offset.shape)
+        np.add(old.offset, offset, out=moved)
+        return self._with_unit(unit, replace(old, offset=moved))
 
     def with_columns(
         self, unit: int, columns: Matrix, penalties: Sequence[PlacedPenalty]
@@ -227,7 +231,9 @@ class Objective:
             replace(p, index=slice(p.index.start + old.n_coef, p.index.stop + old.n_coef))
             for p in penalties
         )
-        X = np.ascontiguousarray(np.hstack([old.X, columns]))
+        n_dense = old.X.shape[1]
+        X = beside(old.X, (self.n_obs, n_dense + columns.shape[1]))
+        X[:, :n_dense], X[:, n_dense:] = old.X, columns
         return self._with_unit(unit, replace(old, X=X, penalties=old.penalties + placed))
 
     def densely(self) -> Objective:
@@ -258,9 +264,14 @@ class Objective:
 
     def sample(self, n: int) -> Objective:
         """The objective on n random rows, always the same ones; on all where n_obs <= n."""
+        rows = self.some(n)
+        return self if isinstance(rows, slice) else self.on_rows(rows)
+
+    def some(self, n: int) -> slice | Array:
+        """Numbers of n random rows, always the same ones; all where n_obs <= n."""
         if self.n_obs <= n:
-            return self
-        return self.on_rows(np.sort(np.random.default_rng(0).choice(self.n_obs, n, replace=False)))
+            return slice(None)
+        return np.sort(np.random.default_rng(0).choice(self.n_obs, n, replace=False))
 
     def on_rows(self, rows: Array) -> Objective:
         """The objective on some rows, given by their numbers."""
@@ -286,13 +297,17 @@ class Objective:
 
     def _eta(self, coef: Vector, rows: slice, columns: RowColumns) -> Matrix:
         eta = np.empty((len(columns.X[0]), len(self.units)))
+        self._predictors(coef, rows, columns.X, out=eta)
+        return eta
+
+    def _predictors(self, coef: Vector, rows: slice, X: Sequence[Matrix], *, out: Matrix) -> None:
+        """The predictors of some rows with dense columns X."""
         for u, (unit, index) in enumerate(zip(self.units, self.slices, strict=True)):
             own = coef[index]
             dense = own[unit.matrix.dense] if unit.levels else own
-            np.add(columns.X[u] @ dense, unit.offset[rows], out=eta[:, u])
+            np.add(X[u] @ dense, unit.offset[rows], out=out[:, u])
             for each in unit.levels:
-                eta[:, u] += each.take(rows).times(own[each.index])
-        return eta
+                out[:, u] += each.take(rows).times(own[each.index])
 
     def _cross(self, rows: slice, columns: RowColumns, g: Matrix) -> Vector:
         """Sums of z_u g_u over the rows, all predictors one after the other."""
@@ -311,9 +326,13 @@ class Objective:
 
     def _over_chunks(self, of_rows: Callable[[slice], _T]) -> Iterator[_T]:
         """Results of all chunks in row order."""
-        n = self.n_obs
-        chunks = [slice(a, min(a + _CHUNK, n)) for a in range(0, n, _CHUNK)]
-        return map(of_rows, chunks) if n <= _ALONE else _pool.map(of_rows, chunks)
+        chunks = parts(self.n_obs, _CHUNK)
+        if self.n_obs <= _ALONE:
+            yield from map(of_rows, chunks)
+            return
+        # so many results at most wait to be added, whatever the number of chunks
+        for some in iter(lambda: list(itertools.islice(chunks, _WAITING)), []):
+            yield from _pool.map(of_rows, some)
 
 
 Convexity = Callable[[Matrix], Matrix]

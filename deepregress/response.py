@@ -18,6 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from deepregress.linalg import Array, Matrix, Vector
+from deepregress.scratch import beside
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +97,14 @@ class Response:
                 "interval": ~(exact | left | right),
             }
             rows["upper"] = self.upper
-            rows |= {name: mask.astype(np.float64) for name, mask in masks.items() if mask.any()}
+            for name, mask in masks.items():
+                if mask.any():
+                    rows[name] = beside(self.lower, mask.shape)
+                    rows[name][:] = mask
         known = {"entry": self.entry, "exit": self.exit, "trials": self.trials}
         return rows | {name: column for name, column in known.items() if column is not None}
 
-    def take(self, rows: Array) -> Response:
+    def take(self, rows: slice | Array) -> Response:
         """Return the response of the rows of an index or mask."""
         changed = {
             each.name: getattr(self, each.name)[rows]

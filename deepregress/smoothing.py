@@ -32,6 +32,7 @@ from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
 from deepregress.marginal import PenaltyTraces, Point, Problem, Slope
 from deepregress.objective import Objective, Unit
 from deepregress.penalty import PlacedPenalty, as_matrix
+from deepregress.scratch import parts
 from deepregress.separation import separated
 from deepregress.solvers.base import Solution, Status, Step
 from deepregress.solvers.newton import RIDGE, State, curvature, evaluate
@@ -49,6 +50,8 @@ LAST_STEP = 3e-3
 STARTS = (1.0, 0.01)
 """Factors on the first lam. V of terms with several smoothing parameters, or of several predictors
 of one kind, can have several maxima, and the best of two starts is kept there."""
+SOME_ROWS = 1_000_000
+"""Rows from which start values come, and that are looked at for predictors at an edge."""
 MAX_ROUNDS = 100
 MAX_HALVINGS = 12
 
@@ -110,7 +113,7 @@ def _select(problem: Problem, start: Vector | None, *, criterion: str) -> Soluti
 
 def start_coef(objective: Objective) -> Vector:
     """Coefficients of the intercept-only model: its predictors regressed on the columns."""
-    eta = objective.family.start(objective.response)
+    eta = objective.family.start(objective.response.take(objective.some(SOME_ROWS)))
     parts = []
     for unit, eta_u in zip(objective.units, eta, strict=True):
         # where there is an intercept the constant is in the span; the ridge keeps dependent columns
@@ -282,7 +285,7 @@ def _unbiased_dispersion(point: Point) -> Point:
 
 def _status(point: Point, gradient: float) -> Status:
     objective = point.problem.objective
-    edge = objective.family.boundary(objective.eta(point.state.coef))
+    edge = objective.family.boundary(objective.eta(point.state.coef)[objective.some(SOME_ROWS)])
     if not point.converged:
         return Status(False, "Newton steps did not reach the penalised maximum", edge)
     # where V is flat to rounding the gradient cannot be brought further down
@@ -336,12 +339,15 @@ def _reported_loglik(problem: Problem, state: State) -> float:
     family, response = objective.family, objective.response
     if d is None and not family.penalised:
         return state.at.value
-    eta = objective.eta(state.coef)
+    eta, w, y = objective.eta(state.coef), response.weights, response.lower
+    every = list(parts(objective.n_obs))
     if d is None:
-        return state.at.value + float(response.weights @ family.row_penalty(eta))
+        return state.at.value + sum(float(w[r] @ family.row_penalty(eta[r])) for r in every)
     parameter = family.parameter(str(family.dispersion))
     u = family.parameter_names.index(parameter.name)
     theta = float(parameter.link.inverse(np.float64(state.coef[d])))
-    reported = family.reported_dispersion(response.lower, response.weights, family.mean(eta), theta)
-    eta[:, u] = float(parameter.link.forward(np.float64(reported)))
-    return float(response.weights @ family.logpdf(response.lower, eta))
+    # of a part of the rows; what is not the same in all of them is a standard deviation
+    reported = [family.reported_dispersion(y[r], w[r], family.mean(eta[r]), theta) for r in every]
+    squares = np.average(np.square(reported), weights=[w[r].sum() for r in every])
+    eta[:, u] = float(parameter.link.forward(np.sqrt(squares)))
+    return sum(float(w[r] @ family.logpdf(y[r], eta[r])) for r in every)

@@ -44,6 +44,11 @@ class Source:
         """Names of its columns."""
         return tuple(self.dataset.schema.names)
 
+    def is_text(self, name: str) -> bool:
+        """Whether a column holds strings, whose order as levels is the sorted one."""
+        kind = self.dataset.schema.field(name).type
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
     def batches(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Columns of consecutive rows; each as an arrow array, by its name."""
         scanner = self.dataset.scanner(

@@ -27,6 +27,7 @@ from deepregress.gating import Selected
 from deepregress.inference import Inference
 from deepregress.linalg import Matrix, Vector, one_blas_thread
 from deepregress.marginal import Problem
+from deepregress.objective import Objective
 from deepregress.smoothing import select
 from deepregress.solvers.base import Solution, Status
 from deepregress.solvers.newton import evaluate
@@ -198,6 +199,8 @@ class Result(NamedTuple):
 
     solution: Solution
     inference: Inference
+    objective: Objective | None = None
+    """What it is the solution of, where networks are among the columns."""
 
 
 def result(model: SparseModel, fit: Fit, *, criterion: str, refit: bool) -> Result:

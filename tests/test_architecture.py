@@ -31,8 +31,9 @@ FLOORS = {
     0.4: ("response",),
     0.5: ("remainder", "arrow", "response_forms", "frame"),
     0.6: ("complete_rows",),
-    0.7: ("model_matrix",),
+    0.7: ("model_matrix", "survey"),
     1: ("formula", "penalty", "data", "codec", "datasets"),
+    1.5: ("training_rows",),
     2: ("basis.base", "basis.*", "gating", "bijectors", "architecture"),
     2.5: ("families.kernels", "families.censoring", "families.numerical", "families.support"),
     2.3: ("keras_models",),
@@ -49,10 +50,12 @@ FLOORS = {
     3.8: ("families.proportion",),
     4: ("terms.*", "families.*"),
     5: ("design",),
+    5.5: ("stored_design",),
     6.9: ("crossproducts",),
     6.95: ("projection",),
     7: ("predictor", "objective"),
     7.5: ("assembly",),
+    7.6: ("stored_fit",),
     8: ("solvers.base",),
     8.5: ("solvers.quadratic", "solvers.optimizer"),
     8.6: ("solvers.plan",),
@@ -92,9 +95,11 @@ FLOORS = {
 SHARED = {
     *("errors", "linalg", "arrow", "model_matrix", "groups", "frame", "response", "response_forms"),
     *("data", "codec", "datasets", "stored", "source", "scratch", "complete_rows"),
+    *("survey", "training_rows"),
     *("pictures", "vocabulary", "reading"),
 }
 DESIGN_LEG = {"remainder", "formula", "penalty", "basis", "gating", "terms", "design"}
+DESIGN_LEG |= {"stored_design"}
 DESIGN_LEG |= {"stored_design"}
 FAMILY_LEG = {"architecture", "bijectors", "families", "networks", "keras_models", "pooling"}
 TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras"}

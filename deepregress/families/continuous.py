@@ -69,7 +69,7 @@ class Normal(Family):
         return theta**2
 
     def least_dispersion(self, y: Vector) -> float:
-        return ROUNDING**2 * float(np.mean(y**2))
+        return ROUNDING**2 * float(np.vdot(y, y)) / len(y)
 
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
         return (y - mean) ** 2

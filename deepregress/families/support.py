@@ -13,6 +13,7 @@ import numpy as np
 from deepregress.errors import ResponseError
 from deepregress.linalg import Array
 from deepregress.response import Response
+from deepregress.scratch import parts
 
 
 class Supported(Protocol):
@@ -57,7 +58,9 @@ def check(family: Supported, response: Response) -> None:
     _check_kind(family, response)
     exact = np.full(response.n_obs, True) if response.exact else response.lower == response.upper
     outside = np.zeros(response.n_obs, dtype=bool)
-    outside[exact] = ~family.in_support(response.lower[exact])
+    for rows in parts(response.n_obs):
+        own = exact[rows]
+        outside[rows][own] = ~family.in_support(response.lower[rows][own])
     _refuse(family, response, outside, "")
     if response.exact:
         _check_varies(family, response)

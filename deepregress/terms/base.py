@@ -210,6 +210,16 @@ class Term(ABC):
     label: str
     variables: tuple[str, ...]
 
+    @property
+    def crossings(self) -> tuple[tuple[str, ...], ...]:
+        """Columns of which `bind` must see every combination of levels, beside every level."""
+        return ()
+
+    @property
+    def coded(self) -> tuple[str, ...]:
+        """Columns of numbers that the term takes as factors."""
+        return ()
+
     @abstractmethod
     def bind(self, frame: Frame) -> tuple[Block, ...]:
         """Learn from the training rows what a prediction needs."""

@@ -154,6 +154,19 @@ class LinearTerm(Term):
     penalised: bool = False
     intercept: bool = True
 
+    @property
+    def crossings(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(
+            tuple(name for each in term.factors for name in expression_variables(str(each)))
+            for term in _formula(self.formula)
+        )
+
+    @property
+    def coded(self) -> tuple[str, ...]:
+        factors = [str(each) for term in _formula(self.formula) for each in term.factors]
+        marked = [each for each in factors if re.match(r"C\(", each)]
+        return tuple(name for each in marked for name in expression_variables(each))
+
     @classmethod
     def of(cls, parsed: ParsedPredictor) -> LinearTerm:
         """Return the linear part of a parsed predictor."""

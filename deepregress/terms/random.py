@@ -39,10 +39,7 @@ _COLUMN = re.compile(r"\w+|`[^`]+`")
 
 @dataclass(frozen=True)
 class Effects(Form):
-    """Effects of the cells of factors, times numbers.
-
-    `grouping`: the covariates that are factors also where they hold numbers.
-    """
+    """Effects of the cells of factors, times numbers."""
 
     grouping: tuple[str, ...] = ()
     centred = False
@@ -104,6 +101,14 @@ class BarTerm(Term):
     label: str
     variables: tuple[str, ...]
     parts: tuple[SmoothTerm, ...]
+
+    @property
+    def crossings(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(names for part in self.parts for names in part.crossings)
+
+    @property
+    def coded(self) -> tuple[str, ...]:
+        return tuple(name for part in self.parts for name in part.coded)
 
     def bind(self, frame: Frame) -> tuple[ColumnBlock, ...]:
         """Learn the levels from the training rows; one block per part."""

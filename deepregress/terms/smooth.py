@@ -59,12 +59,14 @@ class Form(ABC):
     `centred`: whether the sum-to-zero constraint applies. `scaled`: whether penalties are scaled
     as in mgcv. `nested`: whether columns that earlier terms span are dropped. `new_levels`:
     whether rows of levels without training rows are allowed, and have an effect of zero.
+    `grouping`: covariates that are factors also where they hold numbers.
     """
 
     centred: bool = True
     scaled: bool = True
     nested: bool = True
     new_levels: bool = False
+    grouping: tuple[str, ...] = ()
 
     def axes(self, frame: Frame, covariates: Sequence[str], label: str) -> dict[str, Levels | None]:
         """Return the covariates in the order of the basis: levels of factors, None for numbers."""
@@ -211,6 +213,14 @@ class SmoothTerm(Term):
     fx: bool = False
     select: bool = False
     shared: str = ""
+
+    @property
+    def crossings(self) -> tuple[tuple[str, ...], ...]:
+        return (self.variables,)
+
+    @property
+    def coded(self) -> tuple[str, ...]:
+        return tuple(each.strip("`") for each in self.form.grouping)
 
     def bind(self, frame: Frame) -> tuple[ColumnBlock, ...]:
         """Construct the basis from the training rows; one block, or one per level of `by`.

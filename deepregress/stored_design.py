@@ -1,0 +1,110 @@
+"""The designs of a table on disk: columns of all rows in temporary files (DESIGN 3, step 3).
+
+Every design is evaluated in one pass over the rows, chunk by chunk, and what it gives is written to
+files as large as the arrays would be in memory. A fit goes through the rows some dozens of times,
+and reading a row's columns takes a tenth of the time of making them again (benchmarks/parquet.py).
+float32 would save half the disk, but coefficients would be known to six digits only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from deepregress.design import Design, DesignArrays
+from deepregress.errors import DataError
+from deepregress.linalg import Array
+from deepregress.scratch import temporary_array
+from deepregress.stored import StoredArray
+from deepregress.training_rows import TrainingRows, located
+
+
+@dataclass(frozen=True, eq=False)
+class FileRows(StoredArray):
+    """Rows of an array in a temporary file.
+
+    Parameters
+    ----------
+    array : Array, (n, ...)
+        All of its rows.
+    """
+
+    array: Array
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    def read(self) -> Array:
+        return np.asarray(self.array[self.index])
+
+
+def stored_arrays(designs: Mapping[str, Design], rows: TrainingRows) -> dict[str, DesignArrays]:
+    """Evaluate designs for all rows of a table on disk.
+
+    Raises
+    ------
+    DataError
+        A row does not fit what was learned from the others, or there is no room.
+    """
+    names = [name for design in designs.values() for name in design.variables]
+    whole: dict[str, DesignArrays] = {}
+    for at, frame in rows.frames(names):
+        for name, design in designs.items():
+            with located(at):
+                part = design.evaluate(frame)
+            if name not in whole:
+                whole[name] = _blank(part, rows.n_obs)
+            _fill(whole[name], part, at)
+    return {name: _as_stored(arrays) for name, arrays in whole.items()}
+
+
+def _blank(part: DesignArrays, n_obs: int) -> DesignArrays:
+    """Arrays for all rows like those of some, to be filled."""
+    for label, arrays in part.inputs.items():
+        if any(isinstance(each, StoredArray) for each in arrays):
+            raise DataError(
+                f"{label}: pictures by path cannot be inputs of a model of data on disk; give "
+                "their numbers as lists in a column."
+            )
+
+    def like(array: Array) -> Array:
+        return temporary_array((n_obs, *array.shape[1:]), array.dtype)
+
+    return DesignArrays(
+        like(part.X),
+        like(part.offset),
+        {label: tuple(like(np.asarray(x)) for x in given) for label, given in part.inputs.items()},
+        tuple(
+            replace(each, codes=like(each.codes), values=like(each.values)) for each in part.levels
+        ),
+    )
+
+
+def _fill(whole: DesignArrays, part: DesignArrays, rows: slice) -> None:
+    whole.X[rows], whole.offset[rows] = part.X, part.offset
+    for every, some in zip(whole.levels, part.levels, strict=True):
+        every.codes[rows], every.values[rows] = some.codes, some.values
+    for label, arrays in whole.inputs.items():
+        for every_row, of_rows in zip(arrays, part.inputs[label], strict=True):
+            np.asarray(every_row)[rows] = of_rows
+
+
+def _as_stored(arrays: DesignArrays) -> DesignArrays:
+    """Inputs as what training reads by the batch."""
+    if not arrays.inputs:
+        return arrays
+    index = temporary_array((len(arrays.X),), np.int64)
+    index[:] = np.arange(len(index))
+    inputs: dict[str, tuple[Array | StoredArray, ...]] = {
+        label: tuple(FileRows(index, np.asarray(each)) for each in given)
+        for label, given in arrays.inputs.items()
+    }
+    return replace(arrays, inputs=inputs)
