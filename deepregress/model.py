@@ -39,6 +39,7 @@ from deepregress.prediction import Deep
 from deepregress.selection import fit_sparse
 from deepregress.smoothing import select
 from deepregress.solvers.base import StructuredSolver, Training
+from deepregress.solvers.checkpoint import seed_in
 from deepregress.solvers.semistructured import NetworkPart, solve
 from deepregress.solvers.stochastic import train
 from deepregress.source import opened
@@ -248,7 +249,8 @@ def fit_bound(
         _check_fixed(bound.designs)
     parts = _parts(bound.designs, bound.inputs, networks, bound.objective)
     if seed is None and parts:
-        seed = secrets.randbits(31)
+        kept = seed_in(training.checkpoint)
+        seed = secrets.randbits(31) if kept is None else kept
     fitted, deep = _solve(
         bound.objective,
         parts,

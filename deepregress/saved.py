@@ -62,7 +62,7 @@ def read(path: str | Path) -> dict[str, Any] | list[dict[str, Any]]:
 
 def _storable(content: Mapping[str, Any]) -> dict[str, Any]:
     settings = {
-        name: replace(value, callbacks=()) if isinstance(value, Training) else value
+        name: value.described() if isinstance(value, Training) else value
         for name, value in content["settings"].items()
     }
     return {**content, "family": _described(content["family"]), "settings": settings}

@@ -8,9 +8,11 @@ of the latter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Protocol
 
+import keras
 import numpy as np
 
 from deepregress.architecture import Architecture
@@ -143,11 +145,16 @@ class Training:
     jit : bool or "auto"
         Compile training with XLA; "auto": above 5,000 steps.
     callbacks : sequence
-        Objects with `on_epoch_end(epoch, logs)`, Keras callbacks among them.
+        Keras callbacks, or objects with some of their functions; `logs` has "loss", "val_loss"
+        (held-out rows) and "learning_rate". The weights of the best epoch are kept in any case.
     optimizer : keras.optimizers.Optimizer, str, dict or None
         A Keras optimiser, its name (which takes `learning_rate`) or its configuration. None: Adam
         with weight decay counted in epochs, whose learning rate halves when there is no progress;
         the learning rate of the others is left to their schedules and to callbacks.
+    checkpoint : str or Path, optional
+        File that is written after every epoch. The same call of `fit` goes on from there, and ends
+        with the same numbers as if it had not been interrupted; with `seed=None` it takes the seed
+        of the file. Callbacks start anew.
     """
 
     epochs: int = 300
@@ -160,6 +167,7 @@ class Training:
     jit: bool | str = "auto"
     callbacks: Sequence[Any] = ()
     optimizer: Any = None
+    checkpoint: str | Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse impossible choices."""
@@ -182,6 +190,14 @@ class Training:
                 )
         self._check_optimizer()
 
+    def described(self) -> Training:
+        """Without callbacks, the optimiser by its configuration: what can be saved."""
+        optimizer = self.optimizer
+        if not (optimizer is None or isinstance(optimizer, (str, dict))):
+            optimizer = keras.optimizers.serialize(optimizer)
+        checkpoint = None if self.checkpoint is None else str(self.checkpoint)
+        return replace(self, callbacks=(), optimizer=optimizer, checkpoint=checkpoint)
+
     def _check_optimizer(self) -> None:
         """Refuse choices that the optimiser makes itself."""
         if self.optimizer is None:
@@ -198,20 +214,28 @@ class Training:
 
 @dataclass(frozen=True)
 class Network:
-    """One network to train: what it is, the predictor it adds to, and its inputs.
+    """One network to train: what it is, the predictors it adds to, and its inputs.
 
     Parameters
     ----------
     architecture : Architecture
     unit : int
-        Index of the predictor.
+        Index of the predictor of its head.
     inputs : tuple of arrays, each (n_obs, ...)
         As `Architecture.arrange` gives them.
+    further : tuple of int
+        Indices of the predictors of further heads on the same features.
     """
 
     architecture: Architecture
     unit: int
     inputs: tuple[Array | StoredArray, ...] = field(repr=False)
+    further: tuple[int, ...] = ()
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Indices of the predictors of all heads."""
+        return (self.unit, *self.further)
 
 
 @dataclass(frozen=True)
@@ -263,12 +287,15 @@ class Trained:
     history : tuple of Epoch
         Epoch 0 is the model without networks.
     status : Status
+    interrupted : bool
+        Whether the user ended it.
     """
 
     members: tuple[Members, ...] = field(repr=False)
     best_epoch: int
     history: tuple[Epoch, ...] = field(repr=False)
     status: Status
+    interrupted: bool = False
 
 
 class NetworkTrainer(Protocol):

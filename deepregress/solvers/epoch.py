@@ -22,7 +22,7 @@ from deepregress.solvers.optimizer import Rule
 from deepregress.solvers.plan import Plan, State
 
 Tensor = Any
-Networks = tuple[tuple[Architecture, int], ...]
+Networks = tuple[tuple[Architecture, tuple[int, ...]], ...]
 
 
 def one_epoch(
@@ -142,12 +142,13 @@ def predictors(
     sizes = [sum(Layout.of(architecture).sizes) for architecture, _ in networks]
     columns = tf.unstack(batch["eta"], axis=1)
     following, penalty = [], tf.zeros(())
-    for j, (architecture, unit) in enumerate(networks):
+    for j, (architecture, units) in enumerate(networks):
         own = tf.split(weights, sizes, axis=1)[j] if len(sizes) > 1 else weights
         d, state, own_penalty = forward(
             architecture, (own, untrained[j]), batch["inputs"][j], mode=mode
         )
-        columns[unit] = columns[unit] + outside(tf.reshape(d, [-1]))
+        for unit, head in zip(units, tf.unstack(tf.reshape(d, [-1, len(units)]), axis=1), strict=True):
+            columns[unit] = columns[unit] + outside(head)
         following.append(state)
         penalty += tf.reduce_sum(own_penalty)
     return tf.stack(columns, axis=1), following, penalty

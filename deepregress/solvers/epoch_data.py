@@ -16,6 +16,7 @@ from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Objective
 from deepregress.solvers.base import Folds, Network
 from deepregress.solvers.plan import Plan
+from deepregress.stored import StoredArray
 
 SMALLEST_CAPACITY = 64
 
@@ -71,8 +72,9 @@ def capacity(n: int) -> int:
     return -(-n // unit) * unit
 
 
-def _grown(array: Array, n: int) -> Array:
+def _grown(array: Array | StoredArray, n: int) -> Array:
     """Rows up to `n` by repeating the first one; nothing ever points at them."""
+    array = np.asarray(array)
     filler = np.broadcast_to(array[:1], (n - len(array), *array.shape[1:]))
     return np.concatenate([array, filler])
 

@@ -64,6 +64,10 @@ class Rule(ABC):
     def stepper(self, architectures: tuple[Architecture, ...], n_members: int) -> Stepper:
         """The rule for the packed weights of these networks."""
 
+    def rate_at(self, step: int, rate: float) -> float:
+        """Learning rate after so many steps, of which `rate` is the training's."""
+        return rate
+
     def display(self, rate: float) -> keras.optimizers.Optimizer:
         """A Keras optimiser that shows the learning rate to callbacks."""
         return keras.optimizers.Adam(rate, beta_1=BETA_1, beta_2=BETA_2, epsilon=EPSILON)
@@ -111,6 +115,11 @@ def rule_of(training: Training) -> tuple[Rule, float]:
         raise FitError(
             f"Training(optimizer={optimizer.name!r}): use_ema=True is not supported: the "
             "weights of the best epoch are kept, not a moving average"
+        )
+    if getattr(optimizer, "_exclude_from_weight_decay", None):
+        raise FitError(
+            f"Training(optimizer={optimizer.name!r}): exclude_from_weight_decay(var_list=...) "
+            "names variables of one model, of which the members are copies; give var_names=..."
         )
     rate = optimizer._learning_rate
     if isinstance(given, str):
@@ -167,16 +176,16 @@ class KerasRule(Rule):
     ----------
     kind : type
     config : str
-        JSON, without the learning rate, which is the training's to set.
+        JSON, without a constant learning rate, which is the training's to set.
     schedule : LearningRateSchedule or None
-    undecayed : tuple of str
-        What names of weights contain that do not decay.
+    undecayed : str
+        Pattern of the names of weights that do not decay.
     """
 
     kind: type[keras.optimizers.Optimizer]
     config: str
     schedule: Any = field(repr=False)
-    undecayed: tuple[str, ...] = ()
+    undecayed: str = ""
 
     @classmethod
     def of(cls, optimizer: keras.optimizers.Optimizer) -> KerasRule:
@@ -184,13 +193,15 @@ class KerasRule(Rule):
         rate = optimizer._learning_rate
         scheduled = isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
         config = optimizer.get_config()
-        config.pop("learning_rate", None)
         config.pop("name", None)
+        if not scheduled:
+            config.pop("learning_rate", None)
+        pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
         return cls(
             kind=type(optimizer),
             config=json.dumps(config, sort_keys=True),
             schedule=rate if scheduled else None,
-            undecayed=tuple(getattr(optimizer, "_exclude_from_weight_decay_names", None) or ()),
+            undecayed="" if pattern is None else pattern.pattern,
         )
 
     @property
@@ -210,8 +221,12 @@ class KerasRule(Rule):
         learning_rate = rate if self.schedule is None else self.schedule
         made = self.kind.from_config({**json.loads(self.config), "learning_rate": learning_rate})
         if self.undecayed:
-            made.exclude_from_weight_decay(var_names=list(self.undecayed))
+            made.exclude_from_weight_decay(var_names=[self.undecayed])
         return made
+
+    def rate_at(self, step: int, rate: float) -> float:
+        """Return the learning rate of the schedule, where there is one."""
+        return rate if self.schedule is None else float(self.schedule(step))
 
     def display(self, rate: float) -> keras.optimizers.Optimizer:
         """Return a Keras optimiser that shows the learning rate to callbacks."""

@@ -36,7 +36,7 @@ class Plan:
     """What is fixed before training starts; its hashable part identifies a compiled graph."""
 
     training: Training
-    networks: tuple[tuple[Architecture, int], ...]
+    networks: tuple[tuple[Architecture, tuple[int, ...]], ...]
     family: Family
     rule: Rule
     rate: float
@@ -63,7 +63,7 @@ class Plan:
         rule, rate = rule_of(training)
         return cls(
             training=training,
-            networks=tuple((network.architecture, network.unit) for network in networks),
+            networks=tuple((network.architecture, network.units) for network in networks),
             family=objective.family,
             rule=rule,
             rate=rate,

@@ -173,6 +173,8 @@ def _solve(
         deep = _Deep.of(objective, parts, networks, folds, trained.members, eta)
         fit = deep.refit(structured, base) if crossfit else deep.given(structured, base)
         scores = _scores(objective, parts, eta, deep)
+        if trained.interrupted:
+            break
         eta = fit.structured_eta(objective)
     return fit.result(parts, trained, scores, history)
 
