@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deepregress import errors as errors
     from deepregress import families as families
     from deepregress import networks as networks
+    from deepregress import orthogonal as orthogonal
     from deepregress.deep_ensemble import Ensemble as Ensemble
     from deepregress.ensemble_fit import ensemble as ensemble
     from deepregress.errors import ConvergenceWarning as ConvergenceWarning
@@ -53,6 +54,7 @@ _HOME = {
     "load": "deepregress.loading",
     "mixture": "deepregress.families.mixture",
     "networks": "deepregress.networks",
+    "orthogonal": "deepregress.orthogonal",
     "path": "deepregress.sparse_path",
 }
 

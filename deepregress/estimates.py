@@ -29,6 +29,7 @@ from deepregress.families.base import Family
 from deepregress.goodness import Fit, Goodness
 from deepregress.grids import Profile
 from deepregress.inference import Inference
+from deepregress.influence import Protection
 from deepregress.linalg import Matrix, Vector
 from deepregress.prediction import Deep, Estimate, Predictors
 from deepregress.solvers.base import Solution
@@ -58,6 +59,8 @@ class Estimates:
     method : str
     settings : mapping
         Further arguments of `fit`.
+    protection : Protection or None
+        Covariates that the means are free of.
     profile, goodness : Profile, Goodness or None
         What is needed of the training rows, in a model that was saved.
     stored : StoredFit or None
@@ -77,6 +80,7 @@ class Estimates:
     settings: Mapping[str, Any] = field(repr=False)
     profile: Profile | None = field(default=None, repr=False)
     goodness: Goodness | None = field(default=None, repr=False)
+    protection: Protection | None = field(default=None, repr=False)
     stored: StoredFit | None = field(default=None, repr=False)
 
     @cached_property
@@ -231,6 +235,14 @@ class Estimates:
         """Sparse terms: lam, what was selected, how exactly; None where there are none."""
         return SparseTables.of(self._fit)
 
+    @property
+    def influence(self) -> pd.DataFrame | None:
+        """Protected covariates before and after `orthogonal.protect`; None where there are none.
+
+        Their coefficients in the evaluation model, a generalised linear model of the fitted means.
+        """
+        return None if self.protection is None else self.protection.influence
+
     def summary(self) -> Summary:
         """Tables of coefficients, smooths and networks; prints as R's summary.gam."""
         return summary.summarise(self._fit, self._goodness, self.deep, self.formula)
@@ -319,7 +331,7 @@ class Estimates:
         --------
         >>> import deepregress as dr
         >>> model = dr.fit("accel ~ s(times)", dr.datasets.load("mcycle"))
-        >>> model.decomposition().loc[("loc", "s(times)"), "share"]
+        >>> float(model.decomposition().loc[("loc", "s(times)"), "share"])
         1.0
         """
         frame, response = self._training()
@@ -351,6 +363,11 @@ class Estimates:
             raise FitError(
                 "the uncertainty of smoothing parameters is not known for a model with networks: "
                 "those of its multipliers were chosen on rows that each network had not seen"
+            )
+        if self.protection is not None:
+            raise FitError(
+                "the uncertainty of smoothing parameters is not known for a model with protected "
+                "covariates: it has those of the fit without protection"
             )
         if self.solution.selected is not None:
             raise FitError(

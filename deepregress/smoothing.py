@@ -103,7 +103,7 @@ def _select(problem: Problem, start: Vector | None, *, criterion: str) -> Soluti
             break
         point, status = _maximise_V(Point.at(problem, lam, point.state), trace)
     if criterion == "GCV":
-        point = prediction_error.minimise(point, _reported_information)
+        point = prediction_error.minimise(point, reported_information)
     if criterion != "REML" and problem.dispersion is not None:
         point = _unbiased_dispersion(point)
     if criterion == "GCV" and problem.dispersion is None:
@@ -302,9 +302,9 @@ def _solution(point: Point, status: Status, trace: tuple[Step, ...], criterion: 
         coef=coef,
         sp=point.lam * problem.phi(coef),
         lam=point.lam,
-        loglik=_reported_loglik(problem, point.state),
+        loglik=reported_loglik(problem, point.state),
         reml=-point.value,
-        information=_reported_information(problem, point.state),
+        information=reported_information(problem, point.state),
         penalty=problem.S(point.lam),
         dispersion=problem.dispersion,
         extra=problem.extra,
@@ -314,7 +314,7 @@ def _solution(point: Point, status: Status, trace: tuple[Step, ...], criterion: 
     )
 
 
-def _reported_information(problem: Problem, state: State) -> Arrow:
+def reported_information(problem: Problem, state: State) -> Arrow:
     """H, or the expected information where the model is a generalised linear one, as in R."""
     objective, H = problem.objective, state.at.information
     family, plain = objective.family, objective.response.plain
@@ -333,7 +333,7 @@ def _reported_information(problem: Problem, state: State) -> Arrow:
     return Arrow(H.layout, A, B, expected.D)
 
 
-def _reported_loglik(problem: Problem, state: State) -> float:
+def reported_loglik(problem: Problem, state: State) -> float:
     """The log-likelihood at the dispersion at which R reports it."""
     objective, d = problem.objective, problem.dispersion
     family, response = objective.family, objective.response
