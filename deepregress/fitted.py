@@ -30,8 +30,7 @@ from deepregress.data import Frame, Response, prediction_frame
 from deepregress.errors import PredictionError
 from deepregress.estimates import Estimates
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.new_response import log_likelihood, response_at
-from deepregress.prediction import Labels
+from deepregress.prediction import Labels, log_likelihood, response_at
 
 NO_PROBABILITY = "which='quantile' needs at=, the probabilities, such as at=0.9."
 Exclude = str | Sequence[str | tuple[str, str]] | None
