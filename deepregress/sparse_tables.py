@@ -51,6 +51,7 @@ class SparseTables:
         edf = dict.fromkeys(selected.terms, 0.0)
         errors, rows = np.sqrt(model.predictors.estimate.V.diagonal()), {}
         coef = model.predictors.estimate.coef
+        gates = dict.fromkeys(selected.terms, 0)
         for unit in model.predictors.units:
             for block, columns in unit.blocks.values():
                 if block.sparsity is None:
@@ -61,10 +62,17 @@ class SparseTables:
                 for name, j in zip(block.names, place, strict=True):
                     if block.kind == "sparse" and selected.active[j]:
                         rows[unit.parameter, name] = (coef[j], errors[j])
+            for network in unit.design.networks:
+                if network.gate is not None and (unit.parameter, network.gate.term) in edf:
+                    term = (unit.parameter, network.gate.term)
+                    gates[term] += 1
+                    # a network whose multiplier would be negative has left before the others
+                    if network.label in unit.multipliers:
+                        edf[term] += float(model.inference.edf[unit.multipliers[network.label]])
         terms = pd.DataFrame(
             {
                 "lam": selected.lam,
-                "n_groups": selected.n_groups,
+                "n_groups": np.maximum(selected.n_groups, list(gates.values())),
                 "n_selected": selected.n_selected,
                 "edf": list(edf.values()),
             },

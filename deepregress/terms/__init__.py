@@ -7,6 +7,7 @@ module per kind of term has how it learns from the training rows and makes its c
 """
 
 from deepregress.terms import (
+    additive_networks,
     deep,
     factor_smooth,
     markov_field,
@@ -20,6 +21,7 @@ from deepregress.terms import (
 from deepregress.terms.base import build, registered
 
 __all__ = [
+    "additive_networks",
     "build",
     "deep",
     "factor_smooth",

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -165,6 +165,8 @@ class NetworkBlock:
     orthogonal_to : str or None
         "all", "none", labels of structured terms joined by "+", or None for the structured terms
         that share a variable with it.
+    gate : Sparsity or None
+        Of its multiplier, where the whole network may leave the model.
     """
 
     label: str
@@ -172,6 +174,7 @@ class NetworkBlock:
     network: str
     recipe: Inputs
     orthogonal_to: str | None = None
+    gate: Sparsity | None = None
 
     def evaluate(self, frame: Frame) -> tuple[Array | StoredArray, ...]:
         """Return the inputs for the rows of a frame, each of shape (n_obs, ...)."""
@@ -226,10 +229,11 @@ class Term(ABC):
 
 
 Builder = Callable[[Call], Term]
+B = TypeVar("B", bound=Builder)
 _BUILDERS: dict[tuple[str, str], Builder] = {}
 
 
-def register(name: str, bs: str = "") -> Callable[[Builder], Builder]:
+def register(name: str, bs: str = "") -> Callable[[B], B]:
     """Make a builder of terms known by the name it is called by in formulas.
 
     Parameters
@@ -240,7 +244,7 @@ def register(name: str, bs: str = "") -> Callable[[Builder], Builder]:
         The builder is for calls with `bs=` this name only.
     """
 
-    def add(builder: Builder) -> Builder:
+    def add(builder: B) -> B:
         _BUILDERS[name, bs] = builder
         return builder
 
