@@ -43,6 +43,78 @@ RATE, RATE_GROWTH, LARGEST_RATE = 0.1, 2.0, 0.4
 """Learning rate at depth 2, its growth with each further factor, and its bound."""
 
 
+class _Squares(keras.regularizers.Regularizer):  # type: ignore[misc]
+    """strength * factor * (sum of squares); the strength is a variable that schedules set."""
+
+    def __init__(self, factor: float, strength: Any) -> None:
+        self.factor, self.strength = factor, strength
+
+    def __call__(self, x: Any) -> Any:
+        """The penalty of one factor."""
+        return self.factor * keras.ops.cast(self.strength, x.dtype) * keras.ops.sum(x * x)
+
+
+@keras.saving.register_keras_serializable(package="deepregress")
+class DeepHoyer(keras.regularizers.Regularizer):  # type: ignore[misc]
+    """lam (sum |w|)^2 / sum w^2: counts weights whatever their size; for any layer's regularisers.
+
+    Parameters
+    ----------
+    lam : float
+
+    References
+    ----------
+    Yang, Wen & Li (2020), "DeepHoyer", ICLR, arXiv:1908.09979.
+    """
+
+    def __init__(self, lam: float) -> None:
+        if not lam > 0:
+            raise NetworkError(f"DeepHoyer(lam={lam!r}): needs a number > 0")
+        self.lam = lam
+
+    def __call__(self, x: Any) -> Any:
+        """The penalty of one array of weights; 0 where all are zero."""
+        squares = keras.ops.sum(x * x)
+        ratio = keras.ops.sum(keras.ops.abs(x)) ** 2 / keras.ops.maximum(squares, 1e-30)
+        return self.lam * ratio
+
+    def get_config(self) -> dict[str, Any]:
+        """Return its argument."""
+        return {"lam": self.lam}
+
+
+class SparsitySchedule(keras.callbacks.Callback):  # type: ignore[misc]
+    """Callback of `model.fit`: the penalty of factorised layers rises, holds, and is off at last.
+
+    Parameters
+    ----------
+    ramp, hold : int
+        Epochs in which lam rises linearly to its value, and stays; afterwards it is zero.
+
+    References
+    ----------
+    Jacobs, Zhou & Burkholz (2025), "Mirror, mirror of the flow", arXiv:2504.12883.
+    """
+
+    def __init__(self, ramp: int, hold: int) -> None:
+        super().__init__()
+        if ramp < 0 or hold < 0:
+            raise NetworkError(f"SparsitySchedule({ramp!r}, {hold!r}): needs epochs >= 0")
+        self.ramp, self.hold = ramp, hold
+
+    def share(self, epoch: int) -> float:
+        """Share of lam in an epoch, counted from 0."""
+        if epoch >= self.ramp + self.hold:
+            return 0.0
+        return min(1.0, (epoch + 1) / max(self.ramp, 1))
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Set the strength of all factorised layers."""
+        for layer in _all_layers(self.model):
+            if type(layer) in PLAIN:
+                layer.strength.assign(self.share(epoch))
+
+
 class _Factors:
     """What a factorised layer adds to a Keras layer that has a kernel."""
 
@@ -61,7 +133,9 @@ class _Factors:
         axes = group_axes(shape, self.vanish)
         gate_shape = tuple(1 if i in axes else size for i, size in enumerate(shape))
         numbers = math.prod(shape[i] for i in axes)
-        options["regularizer"] = keras.regularizers.L2(self.lam * math.sqrt(numbers) / self.depth)
+        self.strength = add(name="strength", shape=(), initializer="ones", trainable=False)
+        lam = self.lam * math.sqrt(numbers)
+        options["regularizer"] = _Squares(lam / self.depth, self.strength)
         start: Any = "ones"
         main = own_start
         if self.vanish == "weights":

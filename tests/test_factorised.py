@@ -119,6 +119,31 @@ def test_inputs_vanish_as_a_whole():
     assert list(table.index) == ["first", plain.layers[-1].name, "total"]
 
 
+def test_the_schedule_ramps_holds_and_ends():
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False, name="d")])
+    model = sparsify(plain, depth=2, lam=1.0)
+    full = float(sum(model.losses))
+    schedule = factorised.SparsitySchedule(ramp=4, hold=2)
+    schedule.set_model(model)
+    seen = []
+    for epoch in range(8):
+        schedule.on_epoch_begin(epoch)
+        seen.append(float(sum(model.losses)) / full)
+    np.testing.assert_allclose(seen, [0.25, 0.5, 0.75, 1, 1, 1, 0, 0], rtol=1e-6)
+
+
+def test_hoyer_counts_weights_of_equal_size_whatever_it_is():
+    penalty = factorised.DeepHoyer(0.5)
+    w = np.zeros(10, dtype="float32")
+    w[:4] = [0.01, -0.01, 0.01, 0.01]
+    assert float(penalty(keras.ops.convert_to_tensor(w))) == pytest.approx(2.0)
+    assert float(penalty(keras.ops.convert_to_tensor(100 * w))) == pytest.approx(2.0)
+    assert float(penalty(keras.ops.zeros(3))) == 0.0
+    layer = keras.layers.Dense(1, kernel_regularizer=penalty)
+    again = keras.layers.Dense.from_config(layer.get_config())
+    assert again.kernel_regularizer.lam == 0.5
+
+
 def test_survives_the_configuration():
     model = sparsify(convolutional(), depth=4, lam=0.5, groups="units")
     config = keras.saving.serialize_keras_object(model)
