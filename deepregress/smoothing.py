@@ -50,7 +50,7 @@ LAST_STEP = 3e-3
 STARTS = (1.0, 0.01)
 """Factors on the first lam. V of terms with several smoothing parameters, or of several predictors
 of one kind, can have several maxima, and the best of two starts is kept there."""
-SOME_ROWS = 1_000_000
+SOME_ROWS = 200_000
 """Rows from which start values come, and that are looked at for predictors at an edge."""
 MAX_ROUNDS = 100
 MAX_HALVINGS = 12

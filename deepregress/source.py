@@ -56,10 +56,18 @@ class Source:
             batch_size=BATCH_ROWS,
             batch_readahead=READ_AHEAD,
             fragment_readahead=READ_AHEAD,
+            fragment_scan_options=self._options(),
         )
         for batch in scanner.to_batches():
             if batch.num_rows:
                 yield dict(zip(batch.schema.names, batch.columns, strict=True))
+
+    def _options(self) -> Any:
+        """How files are read: not whole files ahead, as parquet's are by default."""
+        kind = getattr(self.dataset, "format", None)
+        if not isinstance(kind, pa.dataset.ParquetFileFormat):
+            return None
+        return pa.dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
 
     def n_rows(self) -> int:
         """Number of rows, from the files' own counts where they have them."""
