@@ -121,6 +121,7 @@ def forward(
     inputs: Sequence[Tensor],
     *,
     mode: str,
+    headless: bool = False,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     """Outputs d_m(z) of all members, their next state and penalties: the only call of networks.
 
@@ -133,6 +134,8 @@ def forward(
         Every member has its own rows.
     mode : {"train", "predict"}
         Whether Dropout and batch statistics are on.
+    headless : bool
+        Whether features U (M, n_rows, q) are wanted in place of d.
 
     Returns
     -------
@@ -146,6 +149,8 @@ def forward(
         weights, state, z = member
         cast = [tf.cast(w, dtype) for w, dtype in zip(weights[:-1], dtypes, strict=True)]
         features, state, penalty = stateless(model, cast, state, inputs=z, mode=mode)
+        if headless:
+            return tf.cast(features, tf.float32), state, penalty
         return tf.linalg.matvec(tf.cast(features, tf.float32), weights[-1]), state, penalty
 
     trainable, state = members

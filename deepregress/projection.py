@@ -55,9 +55,7 @@ def projection(X: Matrix | ModelMatrix, weights: Vector, D: Matrix) -> Matrix:
         X = X.X
     if X.shape[1] == 0:
         return np.zeros((0, D.shape[1]))
-    gram = np.zeros((X.shape[1], X.shape[1]))
-    for rows in _chunks(len(X)):
-        gram += X[rows].T @ (weights[rows, None] * X[rows])
+    gram = _gram(X, weights)
     C = np.zeros((X.shape[1], D.shape[1]))
     # the second pass removes the rounding that the normal equations leave
     for _ in range(2):
@@ -66,6 +64,26 @@ def projection(X: Matrix | ModelMatrix, weights: Vector, D: Matrix) -> Matrix:
             moment += X[rows].T @ (weights[rows, None] * (D[rows] - X[rows] @ C))
         C += _solve(gram, moment)
     return C
+
+
+def inverse_gram(X: Matrix, weights: Vector) -> Matrix:
+    """(X'WX)^-1, (p, p), generalised where columns are dependent: C = inverse X'W D.
+
+    Parameters
+    ----------
+    X : Matrix, (n_obs, p)
+    weights : Vector, (n_obs,)
+        Diagonal of W, not negative.
+    """
+    p = X.shape[1]
+    return _solve(_gram(X, weights), np.eye(p)) if p else np.zeros((0, 0))
+
+
+def _gram(X: Matrix, weights: Vector) -> Matrix:
+    gram = np.zeros((X.shape[1], X.shape[1]))
+    for rows in _chunks(len(X)):
+        gram += X[rows].T @ (weights[rows, None] * X[rows])
+    return gram
 
 
 def product(X: Matrix | ModelMatrix, C: Matrix) -> Matrix:

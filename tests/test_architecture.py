@@ -60,7 +60,7 @@ FLOORS = {
     8.5: ("solvers.quadratic", "solvers.optimizer"),
     8.6: ("solvers.plan",),
     8.7: ("solvers.epoch_data", "solvers.epoch", "solvers.progress"),
-    8.75: ("solvers.checkpoint",),
+    8.75: ("solvers.checkpoint", "solvers.streaming"),
     8.8: ("solvers.callbacks",),
     9: ("solvers.*",),
     9.3: ("solvers.constrained",),

@@ -212,6 +212,21 @@ class Training:
                 )
 
 
+@dataclass(frozen=True, eq=False)
+class Protected:
+    """Columns that features of a network are kept orthogonal to while it trains.
+
+    Parameters
+    ----------
+    X : Matrix, (n_obs, p)
+    weights : Vector, (n_obs,)
+        Working weights of the rows: orthogonal means X'W U = 0.
+    """
+
+    X: Matrix = field(repr=False)
+    weights: Vector = field(repr=False)
+
+
 @dataclass(frozen=True)
 class Network:
     """One network to train: what it is, the predictors it adds to, and its inputs.
@@ -225,12 +240,15 @@ class Network:
         As `Architecture.arrange` gives them.
     further : tuple of int
         Indices of the predictors of further heads on the same features.
+    protected : tuple of Protected
+        With orthogonalize="cell", the columns of the predictor of each head.
     """
 
     architecture: Architecture
     unit: int
     inputs: tuple[Array | StoredArray, ...] = field(repr=False)
     further: tuple[int, ...] = ()
+    protected: tuple[Protected, ...] = ()
 
     @property
     def units(self) -> tuple[int, ...]:

@@ -3,6 +3,9 @@
     loss_m  = mean over a batch of  w_i NLL_i(eta_i + sum of d_m(z_i))  + the networks' penalties
     v       = sum w_i NLL_i(eta_i + d_{m(i)}(z_i)) / sum w_i            m(i): did not see row i
 
+With orthogonalize="cell" the features of a member are U - X C while it trains, C = (X'WX)^-1 X'W U
+over all of its training rows with its weights at the end of the epoch before (METHODS 5).
+
 One graph shuffles, gathers, steps and judges. It is compiled once per (networks, family, members,
 batch size, optimiser) and kept; the number of rows enters as data padded to a capacity.
 """
@@ -10,7 +13,7 @@ batch size, optimiser) and kept; the number of rows enters as data padded to a c
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -22,7 +25,33 @@ from deepregress.solvers.optimizer import Rule
 from deepregress.solvers.plan import Plan, State
 
 Tensor = Any
+Stacked = tuple[Tensor, Any, Any]
+"""Packed weights, other variables and C of all members."""
+
 Networks = tuple[tuple[Architecture, tuple[int, ...]], ...]
+
+
+class MemoryEpoch:
+    """One epoch after the other, of networks whose inputs are in memory.
+
+    Parameters
+    ----------
+    plan : Plan
+    data : dict
+        From `epoch_data`.
+    """
+
+    def __init__(self, plan: Plan, data: Mapping[str, Any]) -> None:
+        self.plan, self.data = plan, data
+
+    def __call__(self, state: State, keys: Tensor, rates: Tensor) -> tuple[State, float, float]:
+        """The state after one more epoch, its v and the mean training loss."""
+        return one_epoch(self.plan, state, self.data, keys, rates)
+
+    def removed(self, members: tuple[Tensor, Any]) -> list[list[Tensor]]:
+        """C = (X'WX)^-1 X'W U of each head of each network."""
+        removed: list[list[Tensor]] = _compiled_removed(self.plan.networks)(members, self.data)
+        return removed
 
 
 def one_epoch(
@@ -44,9 +73,18 @@ def one_epoch(
     epoch = compiled_epoch(
         plan.networks, plan.family, plan.n_members, plan.batch, plan.jit, plan.rule
     )
-    given = (state.weights, state.slots, state.untrained)
-    weights, slots, untrained, held_out, loss = epoch(given, data, keys, rates)
-    return State(weights, slots, untrained), float(held_out), float(loss)
+    given = (state.weights, state.slots, state.untrained, state.removed)
+    *moved, held_out, loss = epoch(given, data, keys, rates)
+    return State(*moved), float(held_out), float(loss)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_removed(networks: Networks) -> Callable[..., Any]:
+    @tf.function(reduce_retracing=False)  # type: ignore[untyped-decorator]
+    def removed(members: Any, data: Any) -> Any:
+        return _removed(networks, members, data)
+
+    return removed  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=64)
@@ -63,20 +101,23 @@ def compiled_epoch(
 
     @tf.function(jit_compile=jit, reduce_retracing=False)  # type: ignore[untyped-decorator]
     def steps(state: Any, data: Any, order: Tensor, rates: Tensor) -> Any:
+        *start, removed = state
+
         def body(i: Tensor, total: Tensor, weights: Tensor, slots: Any, untrained: Any) -> Any:
             rows = tf.slice(order, [0, i * batch], [n_members, batch])
             gradient, untrained, loss = loss_gradient(
-                networks, family, (weights, untrained), gathered(data, rows)
+                networks, family, (weights, untrained, removed), gathered(data, rows)
             )
             weights, slots = stepper.step(weights, gradient, slots, rates)
             return i + 1, total + loss, weights, slots, untrained
 
-        start = (tf.constant(0), tf.constant(0.0, tf.float64), *state)
+        start = (tf.constant(0), tf.constant(0.0, tf.float64), *start)
         end = tf.while_loop(lambda i, *_: i < data["n_steps"], body, start, parallel_iterations=1)
         _, total, weights, slots, untrained = end
         loss = total / tf.cast(data["n_steps"] * n_members, tf.float64)
-        held_out = _judgement(networks, family, (weights, untrained), data)
-        return weights, slots, untrained, held_out, loss
+        removed = _removed(networks, (weights, untrained), data) if removed else removed
+        held_out = _judgement(networks, family, (weights, untrained, removed), data)
+        return weights, slots, untrained, removed, held_out, loss
 
     @tf.function(reduce_retracing=False)  # type: ignore[untyped-decorator]
     def epoch(state: Any, data: Any, seed: Tensor, rates: Tensor) -> Any:
@@ -105,6 +146,7 @@ def gathered(data: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
         "eta": tf.gather(data["eta"], index),
         "weights": tf.gather(data["weights"], index),
         "inputs": [[_at(array, rows) for array in arrays] for arrays in data["inputs"]],
+        "protected": [[_at(each["X"], rows) for each in own] for own in data["protected"]],
     }
 
 
@@ -116,14 +158,15 @@ def _at(array: Tensor, rows: Tensor) -> Tensor:
 def loss_gradient(
     networks: Networks,
     family: Family,
-    members: tuple[Tensor, Any],
+    members: Stacked,
     batch: Mapping[str, Any],
 ) -> tuple[Tensor, Any, Tensor]:
     """Gradient (M, n_weights) of the sum of the members' losses, next state, and that sum."""
-    weights, untrained = members
+    weights, untrained, removed = members
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        eta, untrained, penalty = predictors(networks, (weights, untrained), batch, mode="train")
+        given = (weights, untrained, removed)
+        eta, untrained, penalty = predictors(networks, given, batch, mode="train")
         rowwise = family.log_likelihood(batch["columns"], eta) * batch["weights"]
         n_rows = rowwise.shape[0] // int(weights.shape[0])
         loss = outside(penalty) - tf.reduce_sum(rowwise) / n_rows
@@ -132,32 +175,112 @@ def loss_gradient(
 
 def predictors(
     networks: Networks,
-    members: tuple[Tensor, Any],
+    members: Stacked,
     batch: Mapping[str, Any],
     *,
     mode: str,
 ) -> tuple[Tensor, Any, Tensor]:
     """Predictors (M * n_rows, U) of a batch with the networks added, their state, penalty."""
-    weights, untrained = members
-    sizes = [sum(Layout.of(architecture).sizes) for architecture, _ in networks]
+    weights, untrained, removed = members
     columns = tf.unstack(batch["eta"], axis=1)
     following, penalty = [], tf.zeros(())
     for j, (architecture, units) in enumerate(networks):
-        own = tf.split(weights, sizes, axis=1)[j] if len(sizes) > 1 else weights
+        own = _own(networks, weights, j)
         d, state, own_penalty = forward(
             architecture, (own, untrained[j]), batch["inputs"][j], mode=mode
         )
-        for unit, head in zip(units, tf.unstack(tf.reshape(d, [-1, len(units)]), axis=1), strict=True):
+        for unit, head in zip(
+            units, tf.unstack(tf.reshape(d, [-1, len(units)]), axis=1), strict=True
+        ):
             columns[unit] = columns[unit] + outside(head)
+        if removed:
+            given = _spanned(architecture, own, batch["protected"][j], removed[j])
+            for unit, part in zip(units, given, strict=True):
+                columns[unit] = columns[unit] - part
         following.append(state)
         penalty += tf.reduce_sum(own_penalty)
     return tf.stack(columns, axis=1), following, penalty
 
 
+def _own(networks: Networks, weights: Tensor, j: int) -> Tensor:
+    """Packed weights of one of the networks."""
+    sizes = [sum(Layout.of(architecture).sizes) for architecture, _ in networks]
+    return tf.split(weights, sizes, axis=1)[j] if len(sizes) > 1 else weights
+
+
+# -- what structured columns span of the features --------------------------------------------------
+
+
+def _spanned(
+    architecture: Architecture, own: Tensor, X: Sequence[Tensor], removed: Sequence[Tensor]
+) -> list[Tensor]:
+    """X C gamma of each head at the rows of a batch, (M * n_rows,)."""
+    shape = Layout.of(architecture).shapes[-1]
+    size = Layout.of(architecture).sizes[-1]
+    heads = outside(tf.reshape(own[:, -size:], (own.shape[0], shape[0], -1)))
+    each = []
+    for h, (x, C) in enumerate(zip(X, removed, strict=True)):
+        coef = tf.linalg.matvec(C, heads[:, :, h])
+        each.append(tf.reshape(tf.linalg.matvec(x, coef), [-1]))
+    return each
+
+
+def _removed(networks: Networks, members: tuple[Tensor, Any], data: Mapping[str, Any]) -> Any:
+    """C = (X'WX)^-1 X'W U of each head of each network, over all training rows of each member."""
+    return [
+        [
+            _coefficients(networks, members, data, j, head)
+            for head in range(len(data["protected"][j]))
+        ]
+        for j in range(len(networks))
+    ]
+
+
+def _coefficients(
+    networks: Networks, members: tuple[Tensor, Any], data: Mapping[str, Any], j: int, head: int
+) -> Tensor:
+    """C (M, p, q) of one head, with X'W U summed over blocks of rows."""
+    given = data["protected"][j][head]
+    n_members, n_blocks, _ = given["rows"].shape
+    q = Layout.of(networks[j][0]).shapes[-1][0]
+
+    def body(b: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+        batch = gathered(data, given["rows"][:, b])
+        return b + 1, total + moment(networks, members, batch, given["weights"][:, b], (j, head))
+
+    start = tf.zeros((n_members, given["X"].shape[1], q), tf.float64)
+    condition, most = (lambda b, _: b < n_blocks), n_blocks
+    total = tf.while_loop(condition, body, (tf.constant(0), start), maximum_iterations=most)[1]
+    return tf.linalg.matmul(given["inverse"], total)
+
+
+def moment(
+    networks: Networks,
+    members: tuple[Tensor, Any],
+    batch: Mapping[str, Any],
+    weights: Tensor,
+    place: tuple[int, int],
+) -> Tensor:
+    """X'W U (M, p, q) of a block of rows with weights (M, n_rows); of (network, head)."""
+    (packed, untrained), (j, head) = members, place
+    U, _, _ = forward(
+        networks[j][0],
+        (_own(networks, packed, j), untrained[j]),
+        batch["inputs"][j],
+        mode="predict",
+        headless=True,
+    )
+    weighted = batch["protected"][j][head] * weights[:, :, None]
+    return tf.linalg.matmul(weighted, outside(U), transpose_a=True)
+
+
+# -- judgement on held-out rows --------------------------------------------------------------------
+
+
 def _judgement(
     networks: Networks,
     family: Family,
-    members: tuple[Tensor, Any],
+    members: Stacked,
     data: Mapping[str, Any],
 ) -> Tensor:
     """v: mean negative log-likelihood of all held-out rows, each by its own member, in blocks."""
@@ -175,7 +298,7 @@ def _judgement(
 def judged(
     networks: Networks,
     family: Family,
-    members: tuple[Tensor, Any],
+    members: Stacked,
     batch: Mapping[str, Any],
     shares: Tensor,
 ) -> Tensor:

@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Objective
-from deepregress.solvers.base import Folds, Network
+from deepregress.projection import inverse_gram
+from deepregress.solvers.base import Folds, Network, Protected
 from deepregress.solvers.plan import Plan
 from deepregress.stored import StoredArray
 
@@ -30,7 +31,9 @@ def epoch_data(
     """Arrays padded to capacities, so that tables of similar length share one compiled graph."""
     n = capacity(objective.n_obs)
     weights = objective.response.weights
-    held, held_weights = _held_blocks(folds, weights)
+    block = min(HELD_BLOCK, plan.batch) if plan.streamed else HELD_BLOCK
+    held, held_weights = _blocks(folds.held, weights, block)
+    held_weights /= held_weights.sum()
     train = np.stack([np.resize(rows, plan.n_train) for rows in folds.train])
     length = capacity(max(plan.n_train, plan.steps * plan.batch))
     mean = np.concatenate([weights[rows] for rows in folds.held]).mean()
@@ -41,7 +44,14 @@ def epoch_data(
         },
         "eta": tf.constant(_grown(eta, n)),
         "weights": tf.constant(_grown(weights / mean, n)),
-        "inputs": [[tf.constant(_grown(z, n)) for z in network.inputs] for network in networks],
+        "inputs": [
+            [] if plan.streamed else [tf.constant(_grown(z, n)) for z in network.inputs]
+            for network in networks
+        ],
+        "protected": [
+            [_protected(each, folds, n, block) for each in network.protected]
+            for network in networks
+        ],
         "train": tf.constant(_wide(train, length)),
         "n_train": tf.constant(plan.n_train, tf.int32),
         "n_steps": tf.constant(plan.steps, tf.int32),
@@ -50,18 +60,29 @@ def epoch_data(
     }
 
 
-def _held_blocks(folds: Folds, weights: Vector) -> tuple[Array, Array]:
-    """Held-out rows (M, blocks, size) with their shares of the total weight; padding has none."""
-    longest = capacity(max(len(rows) for rows in folds.held))
-    size = min(longest, HELD_BLOCK)
-    shape = (len(folds.held), -(-longest // size) * size)
-    held, share = np.zeros(shape, dtype=np.int32), np.zeros(shape)
-    for m, rows in enumerate(folds.held):
-        held[m, : len(rows)] = rows
-        share[m, : len(rows)] = weights[rows]
-    share /= share.sum()
+def _blocks(rows: Sequence[Array], weights: Vector, most: int) -> tuple[Array, Array]:
+    """Rows of each member, (M, blocks, size), and their weights; padding has none."""
+    longest = capacity(max(len(own) for own in rows))
+    size = min(longest, most)
+    shape = (len(rows), -(-longest // size) * size)
+    padded, padded_weights = np.zeros(shape, dtype=np.int32), np.zeros(shape)
+    for m, own in enumerate(rows):
+        padded[m, : len(own)] = own
+        padded_weights[m, : len(own)] = weights[own]
     blocks = (shape[0], shape[1] // size, size)
-    return held.reshape(blocks), share.reshape(blocks)
+    return padded.reshape(blocks), padded_weights.reshape(blocks)
+
+
+def _protected(given: Protected, folds: Folds, n: int, block: int) -> dict[str, Any]:
+    """Columns X and, of each member, blocks of its rows with W and (X'WX)^-1 over them."""
+    rows, weights = _blocks(folds.train, given.weights, block)
+    inverse = [inverse_gram(given.X[own], given.weights[own]) for own in folds.train]
+    return {
+        "X": tf.constant(_grown(given.X, n)),
+        "rows": tf.constant(rows),
+        "weights": tf.constant(weights),
+        "inverse": tf.constant(np.stack(inverse)),
+    }
 
 
 def capacity(n: int) -> int:

@@ -261,7 +261,7 @@ def _variables(architecture: Architecture) -> list[keras.Variable]:
             for scope in like.path.split("/")[:-1]:
                 scopes.enter_context(keras.name_scope(scope))
             made.append(keras.Variable(np.zeros(like.shape, np.float32), name=like.name))
-    head = Layout.of(architecture).sizes[-1]
+    head = Layout.of(architecture).shapes[-1]
     return [*made, keras.Variable(np.zeros(head, np.float32), name="head")]
 
 

@@ -20,6 +20,7 @@ from deepregress.objective import Objective
 from deepregress.predictor import Layout, Members
 from deepregress.solvers.base import Folds, Network, Training
 from deepregress.solvers.optimizer import Rule, Slots, rule_of
+from deepregress.stored import StoredArray
 
 Tensor = Any
 
@@ -45,6 +46,8 @@ class Plan:
     steps: int
     n_train: int
     jit: bool
+    streamed: bool
+    """Whether inputs are read from the disk by the batch."""
 
     @classmethod
     def of(
@@ -72,6 +75,7 @@ class Plan:
             steps=steps,
             n_train=n_train,
             jit=auto if training.jit == "auto" else bool(training.jit),
+            streamed=any(isinstance(z, StoredArray) for each in networks for z in each.inputs),
         )
 
     def start(self, members: Sequence[Members]) -> State:
@@ -81,6 +85,7 @@ class Plan:
             weights=tf.constant(np.hstack([each.trainable for each in members])),
             slots=stepper.start,
             untrained=[[tf.constant(value) for value in each.state] for each in members],
+            removed=[],
         )
 
 
@@ -93,11 +98,24 @@ def batch_size(training: Training, n_obs: int) -> int:
 
 @dataclass(frozen=True)
 class State:
-    """Packed weights (M, n_weights) of all networks, the optimiser's slots, other variables."""
+    """What changes with the steps.
+
+    Parameters
+    ----------
+    weights : Tensor, (M, n_weights)
+        Packed, of all networks.
+    slots : tuple of Tensor
+        What the optimiser remembers.
+    untrained : list of list of Tensor, each (M, ...)
+        Other variables of each network.
+    removed : list of list of Tensor, each (M, p, q)
+        With orthogonalize="cell", C of each head of each network: its features are U - X C.
+    """
 
     weights: Tensor
     slots: Slots
     untrained: list[list[Tensor]]
+    removed: list[list[Tensor]]
 
     def members(self, networks: Sequence[Network]) -> tuple[Members, ...]:
         """The packed weights of all networks, one `Members` for each."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,11 @@ from deepregress.predictor import fresh_members
 from deepregress.solvers.base import Epoch, Folds, Network, Trained, Training
 from deepregress.solvers.callbacks import Callbacks
 from deepregress.solvers.checkpoint import Checkpoint
-from deepregress.solvers.epoch import one_epoch, weighted_nll
+from deepregress.solvers.epoch import MemoryEpoch, weighted_nll
 from deepregress.solvers.epoch_data import epoch_data
 from deepregress.solvers.plan import Plan
 from deepregress.solvers.progress import Progress
+from deepregress.solvers.streaming import StreamedEpoch
 
 Tensor = Any
 
@@ -74,6 +76,9 @@ def train(
         ]
     )
     data = epoch_data(objective, networks, eta, folds, plan)
+    next_epoch = StreamedEpoch(plan, networks, data) if plan.streamed else MemoryEpoch(plan, data)
+    if any(data["protected"]):
+        state = replace(state, removed=next_epoch.removed((state.weights, state.untrained)))
     before = Epoch(
         round_number,
         0,
@@ -83,20 +88,20 @@ def train(
     )
     checkpoint = Checkpoint.of(plan, networks, folds, seed, round_number)
     run = checkpoint.resume(Progress.start(state, before))
-    run = _epochs(plan, run, checkpoint, data=data, seed=seed, verbose=verbose)
+    run = _epochs(run, next_epoch, checkpoint, seed=seed, verbose=verbose)
     return run.as_trained(networks, training)
 
 
 def _epochs(
-    plan: Plan,
     progress: Progress,
+    next_epoch: MemoryEpoch | StreamedEpoch,
     checkpoint: Checkpoint,
     *,
-    data: Mapping[str, Any],
     seed: int,
     verbose: int,
 ) -> Progress:
     """Epoch after epoch until the last, a stop, or an interruption."""
+    plan = next_epoch.plan
     number, last = progress.history[0].round, plan.training.epochs
     bar = tqdm(
         total=last,
@@ -109,7 +114,7 @@ def _epochs(
     try:
         while progress.status is None and progress.epoch < last:
             progress = callbacks.on_epoch_begin(progress)
-            progress = _one_more(plan, progress, data, seed)
+            progress = _one_more(progress, next_epoch, seed)
             _show(bar, progress)
             progress = callbacks.on_epoch_end(progress)
             checkpoint.save(progress)
@@ -122,13 +127,14 @@ def _epochs(
     return progress
 
 
-def _one_more(plan: Plan, progress: Progress, data: Mapping[str, Any], seed: int) -> Progress:
+def _one_more(progress: Progress, next_epoch: MemoryEpoch | StreamedEpoch, seed: int) -> Progress:
     """One epoch: its order of rows depends on seed, round and number only."""
+    plan = next_epoch.plan
     round_number, number, rate = progress.history[0].round, progress.epoch + 1, progress.rate
     decay = 1.0 / (plan.training.decay_epochs * plan.steps)
     keys = tf.constant([seed % 2**31, 1_000_003 * round_number + number], tf.int32)
     rates = tf.constant([rate, decay * rate / plan.rate], tf.float32)
-    state, held_out, loss = one_epoch(plan, progress.state, data, keys, rates)
+    state, held_out, loss = next_epoch(progress.state, keys, rates)
     shown = plan.rule.rate_at(progress.epoch * plan.steps, rate)
     return progress.after(state, Epoch(round_number, number, held_out, shown, loss), plan)
 
