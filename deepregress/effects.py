@@ -49,23 +49,28 @@ class Effect:
         Their places in the joint vector.
     new_levels : Vector, (n_obs,)
         Variance of the effects of levels that had no training rows.
+    directions : Matrix, (n_obs, R)
+        Noise of the networks; no columns for given networks.
     """
 
     value: Vector
     Z: ModelMatrix
     index: list[int]
     new_levels: Vector
+    directions: Matrix
 
     def se(self, V: Inverse) -> Vector:
-        """Standard errors, (n_obs,)."""
+        """Standard errors, (n_obs,); V is the covariance given the networks."""
         rows = Reduced.of(self.Z, np.array(self.index, dtype=np.int64), V)
-        return np.asarray(np.sqrt(np.maximum(rows.variance(rows, V), 0.0) + self.new_levels))
+        variance = np.maximum(rows.variance(rows, V), 0.0) + self.new_levels
+        return np.asarray(np.sqrt(variance + np.sum(self.directions**2, axis=1)))
 
     def root(self, V: Inverse) -> Matrix:
         """A factor R (n_obs, m) of the effects' covariance R R', up to that of new levels."""
         index = np.array(self.index, dtype=np.int64)
         values, vectors = np.linalg.eigh(V.block(index, index))
-        return np.asarray(self.Z.toarray() @ (vectors * np.sqrt(np.maximum(values, 0.0))))
+        root = self.Z.toarray() @ (vectors * np.sqrt(np.maximum(values, 0.0)))
+        return np.hstack([root, self.directions])
 
 
 def simultaneous_quantile(root: Matrix, se: Vector, level: float) -> float:
@@ -96,7 +101,7 @@ def effect(predictors: Predictors, place: Place, frame: Frame, profile: Profile)
     others = frozenset(unit.labels) - set(place.labels)
     index = [place_ for label in place.labels for place_ in unit.places[label]]
     columns = np.array([j - unit.columns.start for j in index if j < unit.columns.stop], dtype=int)
-    values, new_levels, matrices = [], [], []
+    values, new_levels, matrices, directions = [], [], [], []
     for _, part in chunks(frame):
         pieces = unit.rows(part, others)
         new_levels.append(pieces.new_level_variance)
@@ -108,7 +113,15 @@ def effect(predictors: Predictors, place: Place, frame: Frame, profile: Profile)
             centre = profile.centres[unit.parameter][columns][own.dense]
             matrices.append(ModelMatrix(own.X - centre, own.levels))
             values.append(matrices[-1].times(predictors.estimate.coef[index]))
-    return Effect(np.concatenate(values), stacked(matrices), index, np.concatenate(new_levels))
+        hidden = others if place.kind == "deep" else frozenset(unit.labels)
+        directions.append(predictors.noise_of(unit, part, matrices[-1], index, hidden))
+    return Effect(
+        np.concatenate(values),
+        stacked(matrices),
+        index,
+        np.concatenate(new_levels),
+        np.concatenate(directions),
+    )
 
 
 def partial_effect(
@@ -122,7 +135,7 @@ def partial_effect(
 ) -> pd.DataFrame:
     """The covariates with columns effect, se, lower, upper."""
     at = effect(predictors, place, shown.frame, profile)
-    V = predictors.estimate.V
+    V = predictors.conditional
     se = at.se(V)
     quantile = normal_quantile(level)
     if simultaneous:
@@ -164,7 +177,7 @@ def _terms(
     """
     unit = predictors.units[u]
     hidden = frozenset(label for name, label in excluded if name == unit.parameter)
-    coef, V = predictors.estimate.coef, predictors.estimate.V
+    coef, V = predictors.estimate.coef, predictors.conditional
     centre = profile.centres[unit.parameter]
     labels = [label for label in unit.labels if label not in hidden]
     values = {label: np.zeros(frame.n_obs) for label in labels}
@@ -195,6 +208,9 @@ def _terms(
             values[label][rows] += own.times(coef[places])
             reduced = Reduced.of(own, places, V)
             variances[label][rows] = np.maximum(reduced.variance(reduced, V), 0.0)
+            others = frozenset(unit.labels) - {label}
+            noise = predictors.noise_of(unit, part, own, places.tolist(), others)
+            variances[label][rows] += np.sum(noise**2, axis=1)
             variances[label][rows] += pieces.new_levels.get(label, 0.0)
     for label in values:
         yield label, values[label], np.sqrt(variances[label])

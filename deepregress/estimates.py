@@ -31,6 +31,7 @@ from deepregress.grids import Profile
 from deepregress.inference import Inference
 from deepregress.influence import Protection
 from deepregress.linalg import Matrix, Vector
+from deepregress.network_noise import NetworkNoise
 from deepregress.prediction import Deep, Estimate, Predictors
 from deepregress.solvers.base import Solution
 from deepregress.sparse_tables import SparseTables
@@ -61,6 +62,8 @@ class Estimates:
         Further arguments of `fit`.
     protection : Protection or None
         Covariates that the means are free of.
+    noise : NetworkNoise or None
+        Uncertainty of the networks that `inference` and predictions hold.
     profile, goodness : Profile, Goodness or None
         What is needed of the training rows, in a model that was saved.
     stored : StoredFit or None
@@ -81,6 +84,7 @@ class Estimates:
     profile: Profile | None = field(default=None, repr=False)
     goodness: Goodness | None = field(default=None, repr=False)
     protection: Protection | None = field(default=None, repr=False)
+    noise: NetworkNoise | None = field(default=None, repr=False)
     stored: StoredFit | None = field(default=None, repr=False)
 
     @cached_property
@@ -91,7 +95,7 @@ class Estimates:
 
     @cached_property
     def cov(self) -> pd.DataFrame:
-        """Bayesian covariance of the coefficients, given the networks."""
+        """Bayesian covariance of the coefficients, given the networks or `with_uncertainty`."""
         index = self._predictors.coef_index
         return pd.DataFrame(self.inference.cov, index=index, columns=index)
 
@@ -115,7 +119,9 @@ class Estimates:
                 "the covariance of effects in the population is not available for a model with "
                 "networks and a factor of this many levels; cov is that given the networks."
             )
-        return self.cov + deep.population
+        given = self.inference.V if self.noise is None else self.noise.conditional
+        index = self._predictors.coef_index
+        return pd.DataFrame(given.matrix() + deep.population, index=index, columns=index)
 
     @cached_property
     def std_error(self) -> pd.Series:
@@ -245,7 +251,8 @@ class Estimates:
 
     def summary(self) -> Summary:
         """Tables of coefficients, smooths and networks; prints as R's summary.gam."""
-        return summary.summarise(self._fit, self._goodness, self.deep, self.formula)
+        kind = "conditional" if self.noise is None else self.noise.kind
+        return summary.summarise(self._fit, self._goodness, self.deep, self.formula, errors=kind)
 
     def anova(self, *others: Estimates, test: str | None = "auto") -> pd.DataFrame:
         """One test per term; or, given other models of the same data, a comparison with them.
@@ -355,7 +362,7 @@ class Estimates:
     def _predictors(self) -> Predictors:
         effects_ = () if self.deep is None else self.deep.effects
         estimate = Estimate(self.solution.coef, self.inference.V, self.solution.lam)
-        return Predictors.of(self.family, self.designs, estimate, effects_)
+        return Predictors.of(self.family, self.designs, estimate, effects_, self.noise)
 
     @cached_property
     def _uncertainty(self) -> SmoothingUncertainty:

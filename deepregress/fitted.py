@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from deepregress import (
     diagnostics,
     effects,
     grids,
+    network_posterior,
     panels,
     plotting,
     quantities,
@@ -30,7 +31,9 @@ from deepregress.data import Frame, Response, prediction_frame
 from deepregress.errors import PredictionError
 from deepregress.estimates import Estimates
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.prediction import Labels, log_likelihood, response_at
+from deepregress.network_noise import Masks
+from deepregress.new_response import log_likelihood, response_at
+from deepregress.prediction import Labels
 
 NO_PROBABILITY = "which='quantile' needs at=, the probabilities, such as at=0.9."
 Exclude = str | Sequence[str | tuple[str, str]] | None
@@ -188,6 +191,57 @@ class FittedModel(Estimates):
         return check.check_model(
             self._fit, self.designs, *self._training(), self._training_eta, trial
         )
+
+    def with_uncertainty(
+        self, networks: str = "conditional", *, samples: int = 50, seed: int = 0
+    ) -> Self:
+        """The same model with the uncertainty of its networks in all standard errors.
+
+        Predictions, effects, coefficients, bands and tests then hold the noise of each row's deep
+        effects, and what it moves the structured coefficients by (Dorigatti et al. 2023), which is
+        nothing where the networks are orthogonal to them. Estimates are the same.
+
+        Parameters
+        ----------
+        networks : {"conditional", "population", "members", "dropout", "laplace"}
+            Given the networks; for structured effects in the population (`cov_population`); the
+            spread of the cross-fitted networks; Monte Carlo dropout, for networks with Dropout;
+            a last-layer Laplace approximation, its prior precision by the evidence.
+        samples : int
+            Thinned networks of "dropout".
+        seed : int
+            Of their masks.
+
+        Raises
+        ------
+        PredictionError
+            The kind is unknown or the networks have no such uncertainty; or the model was saved
+            without its training rows.
+
+        Examples
+        --------
+        >>> import deepregress as dr
+        >>> engel = dr.datasets.load("engel")
+        >>> training = dr.Training(epochs=20, folds=2)
+        >>> formula = "foodexp ~ deep(income)"
+        >>> model = dr.fit(formula, engel, training=training, seed=1, verbose=0)
+        >>> given = model.predict(engel, se=True)["se"]
+        >>> bool((model.with_uncertainty("members").predict(engel, se=True)["se"] >= given).all())
+        True
+        """
+        given = self.inference
+        if self.noise is not None:
+            given = dataclasses.replace(given, V=self.noise.conditional)
+        conditional = dataclasses.replace(self, inference=given, noise=None)
+        inference, noise = network_posterior.with_noise(
+            networks,
+            conditional._predictors,
+            given,
+            self._every_row(),
+            population=None if self.deep is None else self.deep.population,
+            masks=Masks(samples, seed),
+        )
+        return dataclasses.replace(conditional, inference=inference, noise=noise)
 
     def predict(
         self,

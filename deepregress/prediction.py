@@ -3,7 +3,8 @@
     eta_u = offset_u + X_u b_u + sum of deep effects d_u                   (n_obs, U)
     Cov(eta_iu, eta_iv) = z_iu' V_uv z_iv,   z_iu = (x_iu, d_iu / c_u)     c: networks' multipliers
 
-V is the Bayesian covariance (METHODS 4), conditional on the networks' weights. An excluded term's
+V is the Bayesian covariance (METHODS 4), conditional on the networks' weights unless their noise
+(module `network_noise`) is added. An excluded term's
 columns are zero in X and Z, as in mgcv. A row's predictors depend on that row alone; rows are read
 in chunks, so memory beyond the result does not grow with them.
 """
@@ -11,7 +12,7 @@ in chunks, so memory beyond the result does not grow with them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,14 +20,14 @@ import numpy as np
 import pandas as pd
 
 from deepregress.arrow import Inverse
-from deepregress.data import Frame, Response, prediction_frame, response_of
+from deepregress.data import Frame
 from deepregress.design import CHUNK_ROWS, Design
 from deepregress.errors import PredictionError, listing, suggestion
 from deepregress.families.base import Family
-from deepregress.formula import expression_variables
 from deepregress.groups import group_of, members
 from deepregress.linalg import Array, Matrix, Vector, one_blas_thread
 from deepregress.model_matrix import LevelColumns, ModelMatrix, Reduced
+from deepregress.network_noise import NetworkNoise
 from deepregress.new_levels import priors, variances
 from deepregress.predictor import DeepEffect
 from deepregress.terms.base import Block, ColumnBlock, NetworkBlock
@@ -209,15 +210,7 @@ class Predictor:
 
     def rows(self, frame: Frame, excluded: frozenset[str] = frozenset()) -> UnitRows:
         """Evaluate the predictor's pieces for the rows of a frame."""
-        needed = self.needed(excluded)
-        dense = [(block, index) for block, index in self.blocks.values() if not block.many_levels]
-        X = np.zeros((frame.n_obs, sum(block.n_coef for block, _ in dense)))
-        start = 0
-        for block, index in dense:
-            if (block, index) in needed:
-                X[:, start : start + block.n_coef] = block.evaluate(frame)
-            start += block.n_coef
-        matrix = ModelMatrix(X, self._levels(frame, needed))
+        matrix = self.matrix(frame, excluded)
         offset = np.full(frame.n_obs, self.constant)
         for known in self.design.offsets:
             if known.label not in excluded:
@@ -229,8 +222,20 @@ class Predictor:
         for label, columns in self.design.slices.items():
             if label in excluded:
                 matrix = matrix.without(columns)
-        shown = [block for block, _ in needed if block.label not in excluded]
+        shown = [block for block, _ in self.needed(excluded) if block.label not in excluded]
         return UnitRows(matrix, offset, effects, variances(shown, self.priors, frame))
+
+    def matrix(self, frame: Frame, excluded: frozenset[str]) -> ModelMatrix:
+        """Columns of all terms but excluded ones, and those that networks are protected from."""
+        needed = self.needed(excluded)
+        dense = [(block, index) for block, index in self.blocks.values() if not block.many_levels]
+        X = np.zeros((frame.n_obs, sum(block.n_coef for block, _ in dense)))
+        start = 0
+        for block, index in dense:
+            if (block, index) in needed:
+                X[:, start : start + block.n_coef] = block.evaluate(frame)
+            start += block.n_coef
+        return ModelMatrix(X, self._levels(frame, needed))
 
     def _levels(
         self, frame: Frame, needed: Sequence[tuple[ColumnBlock, slice]]
@@ -278,11 +283,14 @@ class Predictors:
     units : tuple of Predictor
         In the order of the family's predictors.
     estimate : Estimate
+    noise : NetworkNoise or None
+        Uncertainty of the networks, which then is in the covariance V of `estimate` too.
     """
 
     family: Family
     units: tuple[Predictor, ...]
     estimate: Estimate
+    noise: NetworkNoise | None = None
 
     @classmethod
     def of(
@@ -291,6 +299,7 @@ class Predictors:
         designs: Mapping[str, Design],
         estimate: Estimate,
         effects: Sequence[DeepEffect],
+        noise: NetworkNoise | None = None,
     ) -> Predictors:
         """Place designs and networks in the joint coefficient vector.
 
@@ -314,7 +323,7 @@ class Predictors:
             prior = priors(design, estimate.lam[first : first + len(design.penalties)])
             first += n_lam
             units.append(Predictor(design, columns, multipliers, own, constant, prior))
-        return cls(family, tuple(units), estimate)
+        return cls(family, tuple(units), estimate, noise)
 
     @cached_property
     def coef_index(self) -> pd.MultiIndex:
@@ -396,7 +405,7 @@ class Predictors:
 
     def eta_cov(self, frame: Frame, excluded: Labels = frozenset()) -> Matrix:
         """Covariance of the predictors of each row, (n_obs, U, U)."""
-        n_units, V = len(self.units), self.estimate.V
+        n_units, V = len(self.units), self.conditional
         cov = np.zeros((frame.n_obs, n_units, n_units))
         with one_blas_thread():
             for rows, part in chunks(frame):
@@ -405,11 +414,40 @@ class Predictors:
                     Reduced.of(self.gradient(unit, pieces), np.array(unit.index, dtype=np.intp), V)
                     for unit, pieces in zip(self.units, every, strict=True)
                 ]
+                g = [
+                    self.noise_of(
+                        unit,
+                        part,
+                        self.gradient(unit, pieces),
+                        unit.index,
+                        _of(excluded, unit.parameter),
+                    )
+                    for unit, pieces in zip(self.units, every, strict=True)
+                ]
                 for u in range(n_units):
                     for v in range(u, n_units):
-                        cov[rows, u, v] = cov[rows, v, u] = Z[u].variance(Z[v], V)
+                        both = Z[u].variance(Z[v], V) + np.einsum("ir,ir->i", g[u], g[v])
+                        cov[rows, u, v] = cov[rows, v, u] = both
                     cov[rows, u, u] += every[u].new_level_variance
         return cov
+
+    @property
+    def conditional(self) -> Inverse:
+        """V given the networks."""
+        return self.estimate.V if self.noise is None else self.noise.conditional
+
+    def noise_of(
+        self,
+        unit: Predictor,
+        frame: Frame,
+        Z: ModelMatrix,
+        places: Sequence[int],
+        excluded: frozenset[str],
+    ) -> Matrix:
+        """Noise of what has the gradient Z in coefficients at `places`, (n_obs, R); R may be 0."""
+        if self.noise is None:
+            return np.zeros((frame.n_obs, 0))
+        return self.noise.directions(unit, frame, Z, places=places, excluded=excluded)
 
     def gradient(self, unit: Predictor, pieces: UnitRows) -> ModelMatrix:
         """Z = d eta / d coefficients of a predictor, with columns as in `unit.index`."""
@@ -441,44 +479,3 @@ def same_label(label: str, given: str) -> bool:
 
 def _of(excluded: Labels, parameter: str) -> frozenset[str]:
     return frozenset(label for name, label in excluded if name == parameter)
-
-
-def response_at(
-    newdata: object, text: str, levels: tuple[str, ...] | None, *, known: Sequence[str] = ()
-) -> Response:
-    """The response `text` of new rows, in the codes of its training `levels`, unit weights.
-
-    Raises
-    ------
-    PredictionError
-        The table lacks it, or it has a level that the training rows had not.
-    """
-    names = expression_variables(text)
-    response = response_of(newdata, text, names, known=known)
-    if levels is None:
-        return response
-    values = prediction_frame(newdata, list(names)).evaluate(text, names)
-    given = np.asarray(values).astype(str)
-    place = pd.Index(levels).get_indexer(pd.Index(given))
-    if (place < 0).any():
-        raise PredictionError(
-            f"the response {text!r} has the level {str(given[place < 0][0])!r}; "
-            f"the model's are {listing(levels)}."
-        )
-    codes = place.astype(np.float64)
-    return replace(response, lower=codes, upper=codes, levels=levels)
-
-
-def log_likelihood(family: Family, response: Response, eta: Matrix) -> Vector:
-    """l_i of rows of any kind, (n_obs,); -inf where the family cannot have the response."""
-    if response.plain:
-        return family.logpdf(response.lower, family.with_known(eta, response.rows()))
-    return family.row_log_likelihood(response.rows(), eta)
-
-
-def dispersions(family: Family, eta: Matrix) -> Vector:
-    """Phi of each row, (n_obs,); 1 for a family without a dispersion."""
-    if family.dispersion is None:
-        return np.ones(len(eta))
-    theta = family.parameters_at(eta)[family.dispersion]
-    return np.asarray(family.dispersion_of(theta))  # type: ignore[arg-type]  # elementwise

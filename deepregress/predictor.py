@@ -197,14 +197,15 @@ def evaluate(
     for start in range(0, n, size):
         stop = min(start + size, n)
         chunk = [
-            _padded(np.asarray(array[start:stop], dtype=given.dtype), size)
+            padded(np.asarray(array[start:stop], dtype=given.dtype), size)
             for array, given in zip(inputs, architecture.inputs, strict=True)
         ]
         output[:, start:stop] = kernel(weights, state, chunk).numpy()[:, : stop - start]
     return output
 
 
-def _padded(rows: Array, size: int) -> Array:
+def padded(rows: Array, size: int) -> Array:
+    """Rows up to `size` by repeating the first one."""
     if len(rows) == size:
         return rows
     return np.concatenate([rows, np.broadcast_to(rows[:1], (size - len(rows), *rows.shape[1:]))])

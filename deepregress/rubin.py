@@ -103,11 +103,15 @@ def effect_table(
 ) -> pd.DataFrame:
     """The covariates of a term with columns effect, se, lower, upper."""
     values = np.stack([effect.value for effect, _ in each])
-    variances = np.stack([effect.se(model.inference.V) ** 2 for effect, model in each])
+    given = [(effect, model._predictors.conditional) for effect, model in each]
+    variances = np.stack([effect.se(V) ** 2 for effect, V in given])
     se = np.sqrt(total_variance(values, variances))
     width = normal_quantile(level) * se
     if simultaneous:
-        roots = [effect.root(model.inference.V) / np.sqrt(len(each)) for effect, model in each]
+        roots = [
+            effect.root(model._predictors.conditional) / np.sqrt(len(each))
+            for effect, model in each
+        ]
         root = np.hstack([*roots, deviations(values).T] if len(each) > 1 else roots)
         width = simultaneous_quantile(root, se, level) * se
     value = values.mean(axis=0)

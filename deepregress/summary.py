@@ -23,6 +23,7 @@ import scipy.stats
 
 from deepregress.basis.random_effect import RandomEffect
 from deepregress.goodness import Fit, Goodness
+from deepregress.network_noise import ABOUT
 from deepregress.prediction import Deep
 from deepregress.printing import LEGEND, printed, short
 from deepregress.significance import wald_test
@@ -143,12 +144,18 @@ def _table(
 
 
 def summarise(
-    model: Fit, goodness: Goodness, deep: Deep | None, formula: Mapping[str, str]
+    model: Fit,
+    goodness: Goodness,
+    deep: Deep | None,
+    formula: Mapping[str, str],
+    *,
+    errors: str = "conditional",
 ) -> Summary:
-    """All tables of a fitted model."""
+    """All tables of a fitted model; `errors`: which uncertainty of networks they hold."""
     statistics = Statistics(
         residual_df=model.test_df(goodness.weight),
         score=None if deep is None else (deep.score_difference, deep.score_se),
+        errors=errors,
         criterion=model.solution.criterion,
         reml=model.solution.reml,
         scale=model.scale,
@@ -181,6 +188,8 @@ class Statistics:
         Of t and F tests, where a constant dispersion is estimated.
     score : pair or None
         Cross-fitted difference in log score made by the networks, and its standard error.
+    errors : str
+        Which uncertainty of the networks standard errors hold.
     criterion : {"REML", "ML", "GCV", "UBRE"}
     reml, loglik, edf_total, aic : float
     scale : float or None
@@ -190,6 +199,7 @@ class Statistics:
 
     residual_df: float | None
     score: tuple[float, float] | None
+    errors: str
     criterion: str
     reml: float
     scale: float | None
@@ -302,7 +312,7 @@ class Summary:
             lines += [
                 f"Log score of held-out rows with minus without networks: {s.score[0]:.4g} "
                 f"(se {s.score[1]:.2g})",
-                "Standard errors are given the networks; for the population see cov_population",
+                f"Standard errors {ABOUT[s.errors]}",
             ]
         if len(self.random):
             several = len({p for p, term in self.random.index if term != RESIDUAL}) > 1

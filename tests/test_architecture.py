@@ -73,8 +73,10 @@ FLOORS = {
     10.2: ("sparse_fit",),
     10.25: ("selection",),
     10.3: ("corrected",),
-    10.4: ("new_levels", "level_tests"),
+    7.4: ("network_features",),
+    10.4: ("new_levels", "level_tests", "network_noise"),
     10.5: ("prediction",),
+    10.55: ("new_response", "network_posterior"),
     10.6: ("quantities", "grids", "term_tests", "variance_components", "comparison"),
     10.65: ("quantile_residuals", "decomposition", "influence"),
     10.7: (
