@@ -16,6 +16,7 @@ import numpy as np
 
 from deepregress.arrow import Inverse
 from deepregress.linalg import Array, Matrix, Vector
+from deepregress.scratch import beside, parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,13 +150,15 @@ class ModelMatrix:
     def select(self, index: Array) -> ModelMatrix:
         """Some of the columns, increasing, and of a factor's either all or none."""
         if not self.levels:
-            return ModelMatrix(self.X[:, index])
+            return ModelMatrix(_some_columns(self.X, index))
         levels = tuple(
             replace(each, start=int(np.searchsorted(index, each.start)))
             for each in self.levels
             if each.start in index
         )
-        return ModelMatrix(self.X[:, np.isin(self.dense, index)], levels)
+        return ModelMatrix(
+            _some_columns(self.X, np.flatnonzero(np.isin(self.dense, index))), levels
+        )
 
     def toarray(self) -> Matrix:
         """All columns, (n_obs, n_coef)."""
@@ -175,6 +178,13 @@ class ModelMatrix:
             for each in self.levels
         )
         return ModelMatrix(X, levels)
+
+
+def _some_columns(X: Matrix, index: Array) -> Matrix:
+    out = beside(X, (len(X), len(index)))
+    for rows in parts(len(X)):
+        out[rows] = X[rows][:, index]
+    return out
 
 
 def stacked(parts: Sequence[ModelMatrix]) -> ModelMatrix:

@@ -208,9 +208,11 @@ class Objective:
         ]
         return lambda k, m: reduced[k].variance(reduced[m], V)
 
-    def row_derivatives(self, eta: Matrix) -> tuple[Vector, Matrix, Matrix]:
-        """Unweighted l (n,), gradient (n, U) and packed W (n, U(U+1)/2) at given predictors."""
-        return self.family.row_derivatives(self.response.rows(), eta)
+    def row_derivatives(
+        self, eta: Matrix, rows: slice = slice(None)
+    ) -> tuple[Vector, Matrix, Matrix]:
+        """Unweighted l (n,), gradient (n, U) and packed W (n, U(U+1)/2) at predictors of rows."""
+        return self.family.row_derivatives(self._rows(rows), eta)
 
     def with_offset(self, unit: int, offset: Vector) -> Objective:
         """The objective with `offset` (n_obs,) added to one predictor."""

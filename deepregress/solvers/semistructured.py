@@ -28,14 +28,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from deepregress import scratch
 from deepregress.architecture import Architecture
 from deepregress.errors import FitError
-from deepregress.families.base import upper_pairs
 from deepregress.linalg import Array, Matrix, Vector, one_blas_thread, sandwich
 from deepregress.objective import Objective
 from deepregress.penalty import PlacedPenalty
 from deepregress.predictor import DeepEffect, Members, evaluate
-from deepregress.projection import product, projection
+from deepregress.projection import projection
 from deepregress.solvers.base import (
     Epoch,
     Folds,
@@ -47,6 +47,13 @@ from deepregress.solvers.base import (
     StructuredSolver,
     Trained,
     Training,
+)
+from deepregress.solvers.outputs import (
+    less,
+    out_of_fold_of,
+    side_by_side,
+    with_columns,
+    working_weights,
 )
 from deepregress.stored import StoredArray
 
@@ -254,17 +261,19 @@ class _Deep:
             evaluate(network.architecture, own, network.inputs)
             for network, own in zip(networks, members, strict=True)
         ]
-        out_of_fold = np.column_stack([_out_of_fold(D, folds) for D in outputs])
-        weights = _working_weights(objective, _with_parts(eta, parts, out_of_fold))
+        out_of_fold = side_by_side([out_of_fold_of(D, folds) for D in outputs])
+        weights = working_weights(
+            objective, with_columns(eta, out_of_fold, [part.unit for part in parts])
+        )
         projections, columns = [], []
         for part, D in zip(parts, outputs, strict=True):
             X = objective.units[part.unit].matrix.select(part.protected)
             C = projection(X, weights[part.unit], D.T)
             projections.append(C)
-            q = _out_of_fold(D - product(X, C).T, folds)[:, None]
+            q = out_of_fold_of(less(D.T, X, C).T, folds)[:, None]
             # each member is orthogonal over all rows, the rows of different members together are
             # not: without this the network would move coefficients it must leave alone
-            columns.append(q - product(X, projection(X, weights[part.unit], q)))
+            columns.append(less(q, X, projection(X, weights[part.unit], q))[:, 0])
         return cls(
             objective,
             parts,
@@ -272,7 +281,7 @@ class _Deep:
             tuple(projections),
             np.concatenate(folds.held),
             out_of_fold,
-            np.hstack(columns),
+            side_by_side(columns),
         )
 
     def refit(self, structured: StructuredSolver, base: Solution) -> _Fit:
@@ -371,14 +380,15 @@ class _Fit:
         objective, solution = self.objective, self.solution
         if not solution.information.layout.entire:
             return None
-        delta = np.zeros((objective.n_obs, len(objective.units)))
-        for j, part in enumerate(self.deep.parts):
-            delta[:, part.unit] += self.multipliers[j] * self.deep.columns[:, j]
-        weights = _working_weights(objective, objective.eta(solution.coef))
+        weights = working_weights(objective, objective.eta(solution.coef))
         M = np.zeros_like(solution.H)
-        for u, (unit, index) in enumerate(zip(objective.units, objective.slices, strict=True)):
-            s = unit.X * (weights[u] * delta[:, u])[:, None]
-            M[index, index] = s.T @ s
+        for rows in scratch.parts(objective.n_obs):
+            delta = np.zeros((rows.stop - rows.start, len(objective.units)))
+            for j, part in enumerate(self.deep.parts):
+                delta[:, part.unit] += self.multipliers[j] * self.deep.columns[rows, j]
+            for u, (unit, index) in enumerate(zip(objective.units, objective.slices, strict=True)):
+                s = unit.X[rows] * (weights[u][rows] * delta[:, u])[:, None]
+                M[index, index] += s.T @ s
         free = np.delete(np.arange(len(M)), solution.held)
         block, V = np.ix_(free, free), np.zeros_like(M)
         own = sandwich((solution.H + solution.S)[block], M[block])
@@ -387,30 +397,6 @@ class _Fit:
         # constants are estimated apart and get zeros
         V[block] = own
         return V
-
-
-def _out_of_fold(D: Matrix, folds: Folds) -> Vector:
-    """D_{m(i), i} of outputs (M, n_obs): one network answers for every row."""
-    out = D.mean(axis=0)
-    if len(folds.held) > 1:
-        for m, rows in enumerate(folds.held):
-            out[rows] = D[m, rows]
-    return np.asarray(out)
-
-
-def _with_parts(eta: Matrix, parts: Sequence[NetworkPart], columns: Matrix) -> Matrix:
-    added = eta.copy()
-    for j, part in enumerate(parts):
-        added[:, part.unit] += columns[:, j]
-    return added
-
-
-def _working_weights(objective: Objective, eta: Matrix) -> list[Vector]:
-    """Weights w_i max(W_iuu, 0) of each predictor; w_i where all of them vanish."""
-    _, _, packed = objective.row_derivatives(eta)
-    W = np.maximum(packed, 0.0) * objective.response.weights[:, None]
-    diagonal = [p for p, (k, m) in enumerate(upper_pairs(eta.shape[1])) if k == m]
-    return [W[:, p] if W[:, p].any() else objective.response.weights for p in diagonal]
 
 
 def _extended_start(
@@ -448,9 +434,13 @@ def _scores(
     """Score differences on held-out rows: of all parts together, and of each given the others."""
     rows = deep.held
 
+    units = [part.unit for part in parts]
+
     def loglik(columns: Matrix) -> Vector:
-        values, _, _ = objective.row_derivatives(_with_parts(eta, parts, columns))
-        return (objective.response.weights * values)[rows]
+        changed, values = with_columns(eta, columns, units), scratch.beside(eta, eta.shape[:1])
+        for r in scratch.parts(len(eta)):
+            values[r] = objective.row_derivatives(changed[r], r)[0]
+        return np.asarray(values[rows] * objective.response.weights[rows])
 
     full = loglik(deep.out_of_fold)
     joint = ScoreDifference.of(full - loglik(np.zeros_like(deep.out_of_fold)))

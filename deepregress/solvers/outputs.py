@@ -1,0 +1,67 @@
+"""What networks say about all rows, by the part of them: in memory, or in files for data on disk.
+
+    out of fold    D_{m(i), i}: of the member m(i) that did not see row i
+    less           D - X C, what the protected columns X cannot say
+    working        w_i max(W_iuu, 0) of each predictor
+
+Every array with a number for each row lies where the arrays that it is made of lie (`scratch`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from deepregress import scratch
+from deepregress.families.base import upper_pairs
+from deepregress.linalg import Matrix, Vector
+from deepregress.model_matrix import ModelMatrix
+from deepregress.objective import Objective
+from deepregress.projection import product
+from deepregress.solvers.base import Folds
+
+
+def out_of_fold_of(D: Matrix, folds: Folds) -> Vector:
+    """D_{m(i), i} of outputs (M, n_obs): one network answers for every row."""
+    out = scratch.beside(D, D.shape[1:])
+    np.mean(D, axis=0, out=out)
+    if len(folds.held) > 1:
+        for m, rows in enumerate(folds.held):
+            out[rows] = D[m, rows]
+    return out
+
+
+def less(D: Matrix, X: ModelMatrix, C: Matrix) -> Matrix:
+    """D - X C, (n_obs, m)."""
+    out = scratch.beside(D, D.shape)
+    for rows in scratch.parts(len(D)):
+        out[rows] = D[rows] - product(X.take(rows), C)
+    return out
+
+
+def side_by_side(columns: Sequence[Vector]) -> Matrix:
+    """One column each."""
+    out = scratch.beside(columns[0], (len(columns[0]), len(columns)))
+    for j, column in enumerate(columns):
+        out[:, j] = column
+    return out
+
+
+def with_columns(eta: Matrix, columns: Matrix, units: Sequence[int]) -> Matrix:
+    """Predictors (n_obs, U) with each column, (n_obs, m), added to the predictor it is of."""
+    added = scratch.beside(eta, eta.shape)
+    added[:] = eta
+    for j, unit in enumerate(units):
+        added[:, unit] += columns[:, j]
+    return added
+
+
+def working_weights(objective: Objective, eta: Matrix) -> list[Vector]:
+    """Weights w_i max(W_iuu, 0) of each predictor; w_i where all of them vanish."""
+    diagonal = [p for p, (k, m) in enumerate(upper_pairs(eta.shape[1])) if k == m]
+    w, W = objective.response.weights, scratch.beside(eta, eta.shape[::-1])
+    for rows in scratch.parts(len(eta)):
+        _, _, packed = objective.row_derivatives(eta[rows], rows)
+        W[:, rows] = np.maximum(packed[:, diagonal], 0.0).T * w[rows]
+    return [own if own.any() else w for own in W]
