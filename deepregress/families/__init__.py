@@ -26,6 +26,7 @@ from deepregress.families import (
     positive,
     proportion,
     shape,
+    transformation,
     tweedie,
 )
 from deepregress.families.base import Family, Parameter, Value, family, names, register
@@ -56,6 +57,7 @@ __all__ = [
     "proportion",
     "register",
     "shape",
+    "transformation",
     "tweedie",
 ]
 

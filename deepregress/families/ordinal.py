@@ -62,12 +62,7 @@ class Between:
         first, last = rows["first"] > 0, rows["last"] > 0
         inverse = tf.exp(-self.scale.log_inverse(scale))
         a, b = (below - location) * inverse, (above - location) * inverse
-        # where there is no bound any other does: its value is not used
-        low, high = tf.where(first, b - 1.0, a), tf.where(last, a + 1.0, b)
-        inside = standard.log_between(low, high)
-        ends = tf.where(last, standard.log_survival(low), standard.log_cdf(high))
-        value = tf.where(first | last, ends, inside)
-        return tf.where(first & last, tf.zeros_like(value), value)
+        return standard.log_probability(a, b, first, last)
 
 
 @register

@@ -63,6 +63,17 @@ class Latent(Standard):
     log_between: Callable[[Tensor, Tensor], Tensor] = field(repr=False)
     quantile: Callable[[Array], Array] = field(repr=False)
 
+    def log_probability(self, a: Tensor, b: Tensor, first: Tensor, last: Tensor) -> Tensor:
+        """log P(a < Z <= b), (n,), with no lower bound where `first`, no upper one where `last`."""
+        # where there is no bound any other does: its value is not used
+        low, high = tf.where(first, b - 1.0, a), tf.where(last, a + 1.0, b)
+        low = tf.where(first & last, tf.zeros_like(low), low)
+        high = tf.where(first & last, tf.ones_like(high), high)
+        inside = self.log_between(low, high)
+        ends = tf.where(last, self.log_survival(low), self.log_cdf(high))
+        value = tf.where(first | last, ends, inside)
+        return tf.where(first & last, tf.zeros_like(value), value)
+
 
 def _symmetric_between(log_cdf: Map) -> Callable[[Tensor, Tensor], Tensor]:
     """log(F(b) - F(a)) in the tail where both are small, F being symmetric."""

@@ -1,0 +1,410 @@
+"""Transformation models: the distribution of y through a transformation found from the data.
+
+    P(Y <= y | x) = F(h(y) + sign shift(x)),   h(y) = g_0 + g_1 A_1(t) + ... + g_M A_M(t),
+    t = (u - low) / (high - low),   u = y, log y where y is positive, log(1 + y) of counts
+
+F is a standard distribution, A the cumulated Bernstein polynomials of order M = 10 (6 with fewer
+than 100 exact rows), low and high a little beyond the range of the response; outside it h is
+linear. h increases where its rises g_1, ..., g_M are positive. The shift has no intercept: g_0 is.
+
+The g are a group of parameters: a formula for `transformation` gives each g_k a predictor of its
+own, {"transformation": "~ C(stratum)"} a transformation for each stratum, {"transformation": "~ x"}
+one that changes with x: an effect that is not proportional. The fit maximises
+
+    l + barrier sum_i w_i sum_k>0 (log r_ik - r_ik + 1),   r_ik = g_ik / rise,
+
+barrier sum_i w_i = 0.01 and `rise` that of the straight line from which it starts. That keeps the
+rises of every row positive, costs 0.05 or so for each that wants to be zero, and holds those that
+the data say nothing of. l is concave in the predictors but for truncation, so that Newton finds
+its maximum from anywhere. A row sees h at its bounds and h' where it is exact, which are linear in
+the g (module `chain`).
+
+References: Hothorn, Moest & Buehlmann (2018), doi:10.1111/sjos.12291;
+Kook, Herzog, Hothorn, Duerr & Sick (2022), doi:10.1016/j.patcog.2021.108263.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from deepregress.bijectors import Map, Tensor, link
+from deepregress.errors import FamilyError, PredictionError, ResponseError, suggestion
+from deepregress.families import chain, kernels
+from deepregress.families.base import Family, Parameter, Value, register, upper_pairs
+from deepregress.families.bernstein import cumulated
+from deepregress.families.moments import quartile_location_scale
+from deepregress.families.standard import BY_LINK, Latent
+from deepregress.families.transformed import ENTRY, EXIT, LOWER, SLOPE, UPPER, Transformed
+from deepregress.groups import member
+from deepregress.linalg import Array, Matrix, Vector
+from deepregress.response import Response
+
+SHIFT, TRANSFORMATION = "shift", "transformation"
+ORDER, SMALL_ORDER, SMALL = 10, 6, 100
+"""Order of the polynomials, and that with fewer than so many exact rows."""
+WIDER = 0.05
+"""Share of the range of the response that is added at each end."""
+BARRIER = 0.01
+"""Of all rows together, log-likelihood units."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """u, the scale of y on which the polynomials are, and du / dy, as tensor functions."""
+
+    u: Map = field(repr=False)
+    slope: Map = field(repr=False)
+
+
+NUMBER = Scale(lambda y: y, tf.ones_like)
+POSITIVE = Scale(tf.math.log, lambda y: 1.0 / y)
+COUNT = Scale(tf.math.log1p, lambda y: 1.0 / (1.0 + y))
+
+
+@dataclass(frozen=True)
+class Transformation(Family):
+    """A transformation model; subclasses give F, the sign of the shift and the scale of y.
+
+    Attributes
+    ----------
+    span : pair of float
+        low and high, in units of u.
+    rise : float
+        The g_k, k > 0, of the straight line that the fit starts from.
+    barrier : float
+        Of a row of weight 1.
+    cumulative : str
+        Name of the link whose inverse is F.
+    """
+
+    span: tuple[float, float] = (0.0, 1.0)
+    rise: float = 1.0
+    barrier: float = 0.0
+    cumulative: str = "probit"
+
+    support: ClassVar[str] = "finite numbers"
+    penalised: ClassVar[bool] = True
+    scale: ClassVar[Scale] = NUMBER
+    sign: ClassVar[float]
+    orders: ClassVar[tuple[int, int]] = (ORDER, SMALL_ORDER)
+    meaning: ClassVar[str]
+
+    @classmethod
+    def default_parameters(cls) -> tuple[Parameter, ...]:
+        identity = link("identity")
+        return (
+            Parameter(SHIFT, identity, cls.meaning, intercept=False),
+            Parameter(TRANSFORMATION, identity, "transformation of the response"),
+        )
+
+    @property
+    def latent(self) -> Latent:
+        """F."""
+        return BY_LINK[self.cumulative]
+
+    @property
+    def order(self) -> int:
+        """Order of the polynomials."""
+        return len(self.parameters) - 2
+
+    def for_response(self, response: Response) -> Family:
+        if response.lower.ndim > 1:
+            raise ResponseError(
+                f"{response.label!r} has {response.lower.shape[1]} columns; family {self.name!r} "
+                f"needs {self.support}"
+            )
+        known = np.concatenate([response.lower, response.upper])
+        known = known[np.isfinite(known) & self._inside(known)]
+        u = np.unique(self.scale.u(tf.constant(known)).numpy())
+        if len(u) < 2:
+            return self
+        wider = WIDER * (u[-1] - u[0])
+        few = np.sum(response.lower == response.upper) < SMALL and not self.discrete
+        order = self.orders[int(few)]
+        shift, transformation = self.parameters[:2]
+        coefficients = tuple(
+            Parameter(
+                member(TRANSFORMATION, k),
+                transformation.link,
+                f"coefficient {k} of the transformation",
+            )
+            for k in range(order + 1)
+        )
+        found = replace(
+            self,
+            parameters=(shift, *coefficients),
+            span=(float(u[0] - wider), float(u[-1] + wider)),
+            barrier=BARRIER / float(response.weights.sum()) if order > 1 else 0.0,
+        )
+        return replace(found, rise=float(found.start(response)[-1]))
+
+    # -- the distribution ------------------------------------------------------------------------
+
+    def _place(self, y: Tensor) -> Tensor:
+        return (self.scale.u(y) - self.span[0]) / (self.span[1] - self.span[0])
+
+    def _basis(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """A(y) and dA / dy, each (n_obs, order + 1)."""
+        A, slope = cumulated(self._place(y), self.order)
+        return A, slope * (self.scale.slope(y) / (self.span[1] - self.span[0]))[:, None]
+
+    def transformed(self, values: Mapping[str, Value], y: Tensor) -> tuple[Tensor, Tensor]:
+        """h(y) + sign shift and dh / dy, each (n_obs,)."""
+        eta = tf.stack([values[name].eta for name in self.parameter_names], axis=1)
+        A, slope = self._basis(y)
+        h = tf.reduce_sum(A * eta[:, 1:], axis=1) + self.sign * eta[:, 0]
+        return h, tf.reduce_sum(slope * eta[:, 1:], axis=1)
+
+    def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        h, slope = self.transformed(values, y)
+        return self.latent.log_density(h) + tf.math.log(slope)
+
+    def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return self.latent.log_cdf(self.transformed(values, y)[0])
+
+    def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return self.latent.log_survival(self.transformed(values, y)[0])
+
+    def logpdf(self, y: Array, eta: Matrix) -> Vector:
+        return super().logpdf(y, self._increasing(eta))
+
+    def logcdf(self, y: Array, eta: Matrix) -> Vector:
+        return super().logcdf(y, self._increasing(eta))
+
+    def logsurvival(self, y: Array, eta: Matrix) -> Vector:
+        return super().logsurvival(y, self._increasing(eta))
+
+    def quantile(self, probability: Array, eta: Matrix) -> Vector:
+        return super().quantile(probability, self._increasing(eta))
+
+    def _increasing(self, eta: Matrix) -> Matrix:
+        """Predictors (n_obs, U) whose rises are positive.
+
+        Raises
+        ------
+        PredictionError
+            Some are not: the row is far from those of training.
+        """
+        wrong = np.any(eta[:, 2:] <= 0.0, axis=1)
+        if wrong.any():
+            raise PredictionError(
+                f"the transformation does not increase in {int(wrong.sum())} of {len(eta)} rows, "
+                f"the first is row {int(np.argmax(wrong))}: the formula for {TRANSFORMATION!r} "
+                "gives no distribution so far from the training rows"
+            )
+        return eta
+
+    # -- the likelihood and its derivatives --------------------------------------------------------
+
+    def row_penalty(self, eta: Matrix) -> Vector:
+        r = eta[:, 2:] / self.rise
+        # a step too far has no finite likelihood: the solver sees that and halves it
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.barrier * np.sum(r - 1.0 - np.log(r), axis=1))
+
+    def row_log_likelihood(self, rows: Mapping[str, Array], eta: Matrix) -> Vector:
+        likelihood, flags, seen = self._seen(rows, eta)
+        found: Vector = kernels.in_chunks(kernels.value, likelihood, flags, (seen.r,))[0]
+        return found
+
+    def row_derivatives(
+        self, rows: Mapping[str, Array], eta: Matrix
+    ) -> tuple[Vector, Matrix, Matrix]:
+        value, gradient, W = chain.derivatives(*self._seen(rows, eta))
+        diagonal = [p for p, (k, m) in enumerate(upper_pairs(self.n_units)) if k == m > 1]
+        with np.errstate(divide="ignore"):
+            inverse = 1.0 / eta[:, 2:]
+        gradient[:, 2:] += self.barrier * (inverse - 1.0 / self.rise)
+        W[:, diagonal] += self.barrier * inverse**2
+        return value - self.row_penalty(eta), gradient, W
+
+    def contracted_third(self, rows: Mapping[str, Array], eta: Matrix, weight: Matrix) -> Matrix:
+        v = chain.contracted_third(*self._seen(rows, eta), weight)
+        diagonal = [p for p, (k, m) in enumerate(upper_pairs(self.n_units)) if k == m > 1]
+        v[:, 2:] -= 2.0 * self.barrier * weight[:, diagonal] / eta[:, 2:] ** 3
+        return v
+
+    def _seen(
+        self, rows: Mapping[str, Array], eta: Matrix
+    ) -> tuple[Transformed, dict[str, Array], chain.Seen]:
+        """The likelihood of what rows see, which ends are open, and what they see."""
+        points, flags = self._points(rows)
+        A = np.empty((len(eta), len(points), self.n_units))
+        for place, (name, y) in enumerate(points.items()):
+            # an open end has no h: any number may stand there
+            inside = np.isfinite(y) & self._inside(y)
+            basis, slope = self._basis(tf.constant(np.where(inside, y, 1.0)))
+            A[:, place, 0] = 0.0 if name == SLOPE else self.sign
+            A[:, place, 1:] = (slope if name == SLOPE else basis).numpy()
+        seen = chain.Seen(A, np.einsum("njk,nk->nj", A, eta))
+        return Transformed(self.latent, tuple(points)), flags, seen
+
+    def _points(self, rows: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Where rows see h, and which of their ends are open."""
+        lower, upper = rows["lower"], rows.get("upper", rows["lower"])
+        exact = np.zeros(len(lower), bool) if self.discrete else lower == upper
+        points, flags = {LOWER: lower}, {"exact": exact}
+        if self.discrete:
+            # P(lower <= Y) = P(Y > lower - 1)
+            points = {LOWER: np.ceil(lower) - 1.0, UPPER: upper}
+        elif "left" in rows or "interval" in rows:
+            points[UPPER] = upper
+        if self.discrete or "upper" in rows:
+            flags["open_lower"] = exact | ~self._inside(points[LOWER])
+            flags["open_upper"] = exact | (upper >= self.bounds[1])
+        if ENTRY in rows or EXIT in rows:
+            nowhere = np.full(len(lower), np.inf)
+            entry, left = rows.get(ENTRY, -nowhere), rows.get(EXIT, nowhere)
+            flags["open_entry"], flags["open_exit"] = ~self._inside(entry), np.isposinf(left)
+            points |= {name: rows[name] for name in (ENTRY, EXIT) if name in rows}
+        if not self.discrete and (exact.any() or "exact" in rows):
+            points[SLOPE] = lower
+        if self.discrete:
+            points = {name: np.floor(y) for name, y in points.items()}
+        return points, {name: each.astype(np.float64) for name, each in flags.items()}
+
+    def _inside(self, y: Array) -> Array:
+        """Where h is finite, as far as the lower end of the support goes."""
+        least = self.bounds[0]
+        return np.asarray(y >= least if self.discrete else y > least)
+
+    # -- start -----------------------------------------------------------------------------------
+
+    def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
+        """The straight line that takes the quartiles of the response to those of F."""
+        u = self.scale.u(tf.constant(y, tf.float64)).numpy()
+        first, middle, last = self.latent.quantile(np.array([0.25, 0.5, 0.75])).tolist()
+        loc, scale = quartile_location_scale(u, weights, (first, middle, last))
+        rise = (self.span[1] - self.span[0]) / (scale * self.order)
+        values = [0.0, (self.span[0] - loc) / scale, *[rise] * self.order]
+        return dict(zip(self.parameter_names, values, strict=True))
+
+    def start(self, response: Response) -> Vector:
+        y = response.y
+        y = np.where(self._inside(y), y, np.min(y[self._inside(y)]))
+        return np.array(list(self.start_values(y, response.weights).values()))
+
+
+@register
+@dataclass(frozen=True)
+class Cox(Transformation):
+    """Proportional hazards with a smooth baseline, by the full likelihood.
+
+    P(Y > y | x) = exp(-exp(h(log y) + shift)): h is the log cumulative baseline hazard, effects
+    are log hazard ratios.
+    """
+
+    cumulative: str = "cloglog"
+
+    name: ClassVar[str] = "cox"
+    about: ClassVar[str] = "proportional hazards, smooth baseline, full likelihood"
+    support: ClassVar[str] = "positive finite numbers"
+    bounds: ClassVar[tuple[float, float]] = (0.0, np.inf)
+    scale: ClassVar[Scale] = POSITIVE
+    sign: ClassVar[float] = 1.0
+    meaning: ClassVar[str] = "log hazard ratio"
+
+
+@register
+@dataclass(frozen=True)
+class Colr(Transformation):
+    """Continuous outcome logistic regression: logit P(Y <= y | x) = h(y) + shift.
+
+    Effects are log odds ratios of Y <= y, the same for all y.
+    """
+
+    cumulative: str = "logit"
+
+    name: ClassVar[str] = "colr"
+    about: ClassVar[str] = "continuous outcome logistic regression"
+    sign: ClassVar[float] = 1.0
+    meaning: ClassVar[str] = "log odds ratio of Y <= y"
+
+
+@register
+@dataclass(frozen=True)
+class BoxCox(Transformation):
+    """A normal linear model of a transformed response: h(Y) = shift + e, e standard normal.
+
+    Effects are differences of the mean of h(Y).
+    """
+
+    name: ClassVar[str] = "boxcox"
+    about: ClassVar[str] = "normal linear model of a transformed response"
+    sign: ClassVar[float] = -1.0
+    meaning: ClassVar[str] = "mean of the transformed response"
+
+
+@register
+@dataclass(frozen=True)
+class Lehmann(Transformation):
+    """Proportional reverse time hazards: P(Y <= y | x) = exp(-exp(-h(y) + shift)).
+
+    Effects are log ratios of reverse time hazards, f(y) / F(y).
+    """
+
+    cumulative: str = "loglog"
+
+    name: ClassVar[str] = "lehmann"
+    about: ClassVar[str] = "proportional reverse time hazards"
+    sign: ClassVar[float] = -1.0
+    meaning: ClassVar[str] = "log ratio of reverse time hazards"
+
+
+@register
+@dataclass(frozen=True)
+class LinearTransformation(Transformation):
+    """The normal linear model as a transformation model: h is linear, h(Y) = shift + e.
+
+    Effects are those of a linear model divided by its residual standard deviation (by maximum
+    likelihood), for which there may be a formula: {"transformation": "~ x"}.
+    """
+
+    name: ClassVar[str] = "lm"
+    about: ClassVar[str] = "normal linear model, effects over the residual scale"
+    sign: ClassVar[float] = -1.0
+    orders: ClassVar[tuple[int, int]] = (1, 1)
+    meaning: ClassVar[str] = "mean over the residual standard deviation"
+
+
+@register
+@dataclass(frozen=True)
+class Cotram(Transformation):
+    """Counts by a smooth transformation: P(Y <= y | x) = F(h(log(1 + y)) - shift), y = 0, 1, ...
+
+    `link="logit"` (log odds ratios of Y > y, the default), "cloglog", "loglog", "probit" or
+    "cauchit" chooses F. A positive effect makes larger counts more likely.
+    """
+
+    cumulative: str = "logit"
+
+    name: ClassVar[str] = "cotram"
+    about: ClassVar[str] = "counts by a smooth transformation"
+    support: ClassVar[str] = "counts 0, 1, 2, ..."
+    discrete: ClassVar[bool] = True
+    bounds: ClassVar[tuple[float, float]] = (0.0, np.inf)
+    scale: ClassVar[Scale] = COUNT
+    sign: ClassVar[float] = -1.0
+    meaning: ClassVar[str] = "log odds ratio of Y > y"
+
+    def with_links(self, given: Mapping[str, Any]) -> Family:
+        """The family with another F, which is the link of `shift`."""
+        rest = {name: each for name, each in given.items() if name != SHIFT}
+        wanted = given.get(SHIFT, self.cumulative)
+        if wanted not in BY_LINK:
+            raise FamilyError(
+                f"link={wanted!r}: family {self.name!r} has the links {', '.join(BY_LINK)}"
+                f"{suggestion(str(wanted), BY_LINK)}"
+            )
+        return replace(super().with_links(rest), cumulative=wanted)  # type: ignore[call-arg]
+
+    def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        first = y < 1.0
+        below = self.transformed(values, tf.where(first, y, y - 1.0))[0]
+        at = self.transformed(values, y)[0]
+        return self.latent.log_probability(below, at, first, tf.zeros_like(first))
