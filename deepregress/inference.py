@@ -22,7 +22,7 @@ import scipy.stats
 
 from deepregress.arrow import Arrow, ArrowFactor, Inverse
 from deepregress.errors import FitError
-from deepregress.linalg import Array, Matrix, Vector
+from deepregress.linalg import Array, Matrix, Vector, nearest_semidefinite
 from deepregress.solvers.base import Solution
 
 LEAST_CURVATURE = 1e-8
@@ -62,7 +62,13 @@ class Inference:
         """
         H, S = _independent(solution), solution.penalty
         if H.layout.entire:
-            H = Arrow.dense(nearest_semidefinite(H.A, S.A))
+            nearest = nearest_semidefinite(H.A, S.A)
+            if nearest is None:
+                raise FitError(
+                    "the information about some coefficients is zero or infinite at the solution: "
+                    "the response is fitted exactly, or it says nothing about them"
+                )
+            H = Arrow.dense(nearest)
         factor = ArrowFactor.of(H + S)
         if factor is None:
             why = solution.status.warning or (
@@ -163,27 +169,6 @@ def _curvature_of_extra(solution: Solution) -> Matrix:
     values, vectors = scipy.linalg.eigh((K + K.T) / 2.0)
     # a parameter on its way to the edge has no curvature left: its error is huge, not a failure
     return np.asarray((vectors * np.maximum(values, LEAST_CURVATURE)) @ vectors.T)
-
-
-def nearest_semidefinite(H: Matrix, S: Matrix) -> Matrix:
-    """H with its negative eigenvalues raised to zero, in the metric diag(H + S).
-
-    At a penalised maximum H + S is positive definite but H need not be; a negative information
-    would give negative degrees of freedom. mgcv raises them too.
-    """
-    d = 1.0 / np.sqrt(np.maximum(np.diagonal(H + S), np.finfo(float).tiny))
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = d[:, None] * H * d
-    if not np.isfinite(scaled).all():
-        raise FitError(
-            "the information about some coefficients is zero or infinite at the solution: the "
-            "response is fitted exactly, or it says nothing about them"
-        )
-    values, vectors = scipy.linalg.eigh(scaled)
-    if values.size == 0 or values[0] >= 0.0:
-        return H
-    root = (np.sqrt(np.maximum(values, 0.0)) * vectors) / d[:, None]
-    return np.asarray(root @ root.T)
 
 
 def normal_quantile(level: float) -> float:

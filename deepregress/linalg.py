@@ -79,6 +79,25 @@ def sandwich(P: Matrix, M: Matrix) -> Matrix | None:
     return np.asarray((V + V.T) / 2.0)
 
 
+def nearest_semidefinite(H: Matrix, S: Matrix) -> Matrix | None:
+    """H with its negative eigenvalues raised to zero, in the metric diag(H + S).
+
+    At a penalised maximum H + S is positive definite but H need not be; a negative information
+    would give negative degrees of freedom. mgcv raises them too. None where numbers are too small
+    or large for that.
+    """
+    d = 1.0 / np.sqrt(np.maximum(np.diagonal(H + S), np.finfo(float).tiny))
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = d[:, None] * H * d
+    if not np.isfinite(scaled).all():
+        return None
+    values, vectors = scipy.linalg.eigh(scaled)
+    if values.size == 0 or values[0] >= 0.0:
+        return H
+    root = (np.sqrt(np.maximum(values, 0.0)) * vectors) / d[:, None]
+    return np.asarray(root @ root.T)
+
+
 @functools.cache
 def _blas() -> threadpoolctl.ThreadpoolController:
     # looking the loaded libraries up takes longer than a small fit: once, after NumPy's and SciPy's

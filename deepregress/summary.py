@@ -307,7 +307,7 @@ class Summary:
         s, fit = self.statistics, self.statistics.goodness
         lines = [] if self.sparse is None else self.sparse.foot()
         if s.score is not None and not self.deep["multiplier"].any():
-            lines += ["No deep effect: training did not improve the score of held-out rows"]
+            lines += ["No deep effect: the score of held-out rows did not gain its standard error"]
         elif s.score is not None:
             lines += [
                 f"Log score of held-out rows with minus without networks: {s.score[0]:.4g} "

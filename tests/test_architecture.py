@@ -62,7 +62,7 @@ FLOORS = {
     8.6: ("solvers.plan", "solvers.outputs"),
     8.7: ("solvers.epoch_data", "solvers.epoch", "solvers.progress"),
     8.75: ("solvers.checkpoint", "solvers.streaming"),
-    8.8: ("solvers.callbacks",),
+    8.8: ("solvers.callbacks", "solvers.judgement"),
     9: ("solvers.*",),
     9.3: ("solvers.constrained",),
     9.4: ("penalty_groups",),

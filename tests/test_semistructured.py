@@ -217,9 +217,9 @@ def test_a_multiplier_is_never_negative():
 
 def test_a_known_network_is_a_column_of_the_regression():
     """Frisch-Waugh with a network that is a linear covariate: coefficients as without it."""
-    objective, parts, head = sign_problem(2.0)
+    objective, parts, head = sign_problem(1.25)
     result = fit(objective, parts, trainer=constant_trainer(head))
-    assert result.effects[0].multiplier == pytest.approx(0.5, abs=0.03)
+    assert result.effects[0].multiplier == pytest.approx(0.8, abs=0.05)
     structured = select(objective).coef
     # the scale model changes with the network, and the weights of the regression with it
     np.testing.assert_allclose(result.solution.coef[:2], structured[:2], atol=0.05)
@@ -233,6 +233,18 @@ def test_no_effect_returns_the_structured_fit():
     assert (result.score_difference, result.score_se) == (0.0, 0.0)
     assert result.population.shape == result.solution.H.shape
     assert "no deep effect" in result.message
+
+
+def test_a_gain_within_its_standard_error_is_no_effect():
+    """A network of noise: the structured fit, with the score that says why."""
+    objective, parts = problem(strength=0.0)
+    head = [0.0, 1e-3, 0.0]
+    parts = [part_of(parts[0].inputs[0], [0, 1], network=identity_network())]
+    result = fit(objective, parts, trainer=constant_trainer(head))
+    np.testing.assert_array_equal(result.solution.coef, select(objective).coef)
+    assert result.effects[0].multiplier == 0.0
+    assert 0 < result.score_se
+    assert result.score_difference < result.score_se
 
 
 def test_several_networks_in_several_predictors():

@@ -2,7 +2,8 @@
 
     0. f = structured fit without networks; offset = its predictors
     1. train K members of each network on top of the offset, member k without the rows of fold k;
-       best epoch 0: there is no deep effect, f is the answer
+       best epoch 0, or a gain within its standard error (module `judgement`): there is no deep
+       effect, f is the answer
     2. C_m = (X'WX)^-1 X'W D_m over all rows and the protected columns X; D_m <- D_m - X C_m
     3. q_i = D_{m(i), i}, m(i) the member that did not see row i, projected once more on X and
        scaled to sd 1: one column each
@@ -31,7 +32,14 @@ import numpy as np
 from deepregress import scratch
 from deepregress.architecture import Architecture
 from deepregress.errors import FitError
-from deepregress.linalg import Array, Matrix, Vector, one_blas_thread, sandwich
+from deepregress.linalg import (
+    Array,
+    Matrix,
+    Vector,
+    nearest_semidefinite,
+    one_blas_thread,
+    sandwich,
+)
 from deepregress.objective import Objective
 from deepregress.penalty import PlacedPenalty
 from deepregress.predictor import DeepEffect, Members, evaluate
@@ -48,6 +56,7 @@ from deepregress.solvers.base import (
     Trained,
     Training,
 )
+from deepregress.solvers.judgement import Judgement
 from deepregress.solvers.outputs import (
     less,
     out_of_fold_of,
@@ -176,14 +185,18 @@ def _solve(
         )
         history = (*history, *trained.history)
         if trained.best_epoch == 0:
-            return _no_effect(objective, base, parts, trained, history)
+            return _no_effect(objective, base, parts, trained, history, None)
         deep = _Deep.of(objective, parts, networks, folds, trained.members, eta)
-        fit = deep.refit(structured, base) if crossfit else deep.given(structured, base)
-        scores = _scores(objective, parts, eta, deep)
+        units = tuple(part.unit for part in parts)
+        judged = Judgement(objective, eta, units, deep.out_of_fold, deep.held)
+        if not judged.staying:
+            return _no_effect(objective, base, parts, trained, history, judged)
+        refit = deep.refit if crossfit else deep.given
+        fit = refit(structured, base, judged.staying)
         if trained.interrupted:
             break
         eta = fit.structured_eta(objective)
-    return fit.result(parts, trained, scores, history)
+    return fit.result(parts, trained, judged, history)
 
 
 # -- preparation -----------------------------------------------------------------------------------
@@ -284,14 +297,14 @@ class _Deep:
             side_by_side(columns),
         )
 
-    def refit(self, structured: StructuredSolver, base: Solution) -> _Fit:
+    def refit(self, structured: StructuredSolver, base: Solution, staying: Sequence[int]) -> _Fit:
         """Steps 3 and 4: structured fit of [X, q]; parts with a negative multiplier leave."""
         scale = self.columns.std(axis=0)
-        kept = [j for j in range(len(self.parts)) if scale[j] > 0]
+        kept = [j for j in staying if scale[j] > 0]
         while True:
             extended, positions = self._extended(kept, scale)
             start = _extended_start(self.objective, base.coef, extended, positions, scale)
-            solution = structured(extended, start)
+            solution = structured(extended, start) if kept else base
             negative = [j for j in kept if solution.coef[positions[j]] < 0]
             if not negative:
                 break
@@ -301,13 +314,14 @@ class _Deep:
             multipliers[j] = solution.coef[positions[j]] / scale[j]
         return _Fit(self, extended, solution, multipliers, positions)
 
-    def given(self, structured: StructuredSolver, base: Solution) -> _Fit:
+    def given(self, structured: StructuredSolver, base: Solution, staying: Sequence[int]) -> _Fit:
         """The structured part refitted with the projected networks as offsets."""
-        extended = self.objective
-        for j, part in enumerate(self.parts):
-            extended = extended.with_offset(part.unit, self.columns[:, j])
+        extended, multipliers = self.objective, np.zeros(len(self.parts))
+        for j in staying:
+            extended = extended.with_offset(self.parts[j].unit, self.columns[:, j])
+            multipliers[j] = 1.0
         solution = structured(extended, base.coef)
-        return _Fit(self, extended, solution, np.ones(len(self.parts)), {})
+        return _Fit(self, extended, solution, multipliers, {})
 
     def _extended(self, kept: Sequence[int], scale: Vector) -> tuple[Objective, dict[int, int]]:
         """The objective with the columns q of the kept parts, and where their multipliers are."""
@@ -345,11 +359,11 @@ class _Fit:
         self,
         parts: Sequence[NetworkPart],
         trained: Trained,
-        scores: tuple[ScoreDifference, tuple[ScoreDifference, ...]],
+        judged: Judgement,
         history: tuple[Epoch, ...],
     ) -> SemiStructured:
         """What `solve` returns."""
-        deep, (joint, each) = self.deep, scores
+        deep = self.deep
         effects = tuple(
             DeepEffect(
                 label=part.label,
@@ -367,9 +381,9 @@ class _Fit:
             solution=self.solution,
             objective=self.objective,
             effects=effects,
-            score_difference=joint.value,
-            score_se=joint.se,
-            scores=each,
+            score_difference=judged.joint.value,
+            score_se=judged.joint.se,
+            scores=judged.each,
             population=self._population(),
             history=history,
             message=trained.status.message,
@@ -391,7 +405,8 @@ class _Fit:
                 M[index, index] += s.T @ s
         free = np.delete(np.arange(len(M)), solution.held)
         block, V = np.ix_(free, free), np.zeros_like(M)
-        own = sandwich((solution.H + solution.S)[block], M[block])
+        H, S = nearest_semidefinite(solution.H[block], solution.S[block]), solution.S[block]
+        own = None if H is None else sandwich(H + S, M[block])
         if own is None:
             raise FitError("the penalised Hessian is singular at the solution with its deep terms")
         # constants are estimated apart and get zeros
@@ -428,40 +443,15 @@ def _structured_coef(original: Objective, extended: Objective, coef: Vector) -> 
 # -- what is reported ------------------------------------------------------------------------------
 
 
-def _scores(
-    objective: Objective, parts: Sequence[NetworkPart], eta: Matrix, deep: _Deep
-) -> tuple[ScoreDifference, tuple[ScoreDifference, ...]]:
-    """Score differences on held-out rows: of all parts together, and of each given the others."""
-    rows = deep.held
-
-    units = [part.unit for part in parts]
-
-    def loglik(columns: Matrix) -> Vector:
-        changed, values = with_columns(eta, columns, units), scratch.beside(eta, eta.shape[:1])
-        for r in scratch.parts(len(eta)):
-            values[r] = objective.row_derivatives(changed[r], r)[0]
-        return np.asarray(values[rows] * objective.response.weights[rows])
-
-    full = loglik(deep.out_of_fold)
-    joint = ScoreDifference.of(full - loglik(np.zeros_like(deep.out_of_fold)))
-    if len(parts) == 1:
-        return joint, (joint,)
-    each = []
-    for j in range(len(parts)):
-        without = deep.out_of_fold.copy()
-        without[:, j] = 0.0
-        each.append(ScoreDifference.of(full - loglik(without)))
-    return joint, tuple(each)
-
-
 def _no_effect(
     objective: Objective,
     base: Solution,
     parts: Sequence[NetworkPart],
     trained: Trained,
     history: tuple[Epoch, ...],
+    judged: Judgement | None,
 ) -> SemiStructured:
-    """The structured fit: no epoch of training improved on it."""
+    """The structured fit: no epoch of training improved on it, or none of the parts stays."""
     effects = tuple(
         DeepEffect(
             label=part.label,
@@ -476,13 +466,14 @@ def _no_effect(
         for part, members in zip(parts, trained.members, strict=True)
     )
     none = ScoreDifference(0.0, 0.0)
+    joint, each = (none, (none,) * len(parts)) if judged is None else (judged.joint, judged.each)
     return SemiStructured(
         solution=base,
         objective=objective,
         effects=effects,
-        score_difference=none.value,
-        score_se=none.se,
-        scores=(none,) * len(parts),
+        score_difference=joint.value,
+        score_se=joint.se,
+        scores=each,
         population=np.zeros_like(base.H) if base.information.layout.entire else None,
         history=history,
         message=f"no deep effect on held-out rows ({trained.status.message})",

@@ -1,0 +1,93 @@
+"""What deep terms gain on rows that their networks did not see, and which of them stay.
+
+    gain of part j    sum_i g_i,  g_i = w_i (l_i(eta + all parts) - l_i(eta + all parts but j))
+    it stays          if sum_i g_i > sqrt(n) sd(g): more than one standard error
+
+Training keeps the best of many epochs, so that a network which learned noise shows a small gain as
+well; its output is next to nothing and its multiplier, which a fit in the rows chooses, anything.
+The weakest part leaves first, and the others are judged again without it.
+
+References: METHODS 5.1; Breiman, Friedman, Olshen & Stone (1984), Classification and Regression
+Trees, section 3.4.3 (the rule of one standard error).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from deepregress.linalg import Array, Matrix, Vector
+from deepregress.objective import Objective
+from deepregress.solvers.base import ScoreDifference
+
+LEAST_GAIN = 1.0
+"""Standard errors that a part must gain to stay."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Deep parts on held-out rows.
+
+    Parameters
+    ----------
+    objective : Objective
+        Of the structured terms.
+    eta : Matrix, (n_obs, U)
+        Predictors without the parts.
+    units : tuple of int
+        The predictor of each part.
+    columns : Matrix, (n_obs, n_parts)
+        Output for each row of a network that did not see it.
+    rows : Array of int
+        The rows that were held out.
+    """
+
+    objective: Objective
+    eta: Matrix = field(repr=False)
+    units: tuple[int, ...]
+    columns: Matrix = field(repr=False)
+    rows: Array = field(repr=False)
+
+    @cached_property
+    def joint(self) -> ScoreDifference:
+        """Of all parts together."""
+        every = range(len(self.units))
+        return ScoreDifference.of(self._loglik(every) - self._loglik(()))
+
+    @cached_property
+    def each(self) -> tuple[ScoreDifference, ...]:
+        """Of each part, given all others."""
+        return self._gains(range(len(self.units)))
+
+    @cached_property
+    def staying(self) -> tuple[int, ...]:
+        """Numbers of the parts that gain more than LEAST_GAIN standard errors."""
+        left = list(range(len(self.units)))
+        while left:
+            ratios = [_standardised(gain) for gain in self._gains(left)]
+            weakest = int(np.argmin(ratios))
+            if ratios[weakest] > LEAST_GAIN:
+                break
+            del left[weakest]
+        return tuple(left)
+
+    def _gains(self, parts: Sequence[int]) -> tuple[ScoreDifference, ...]:
+        full = self._loglik(parts)
+        return tuple(
+            ScoreDifference.of(full - self._loglik([k for k in parts if k != j])) for j in parts
+        )
+
+    def _loglik(self, parts: Sequence[int]) -> Vector:
+        """w_i l_i of the held-out rows with some of the parts."""
+        eta = self.eta.copy()
+        for j in parts:
+            eta[:, self.units[j]] += self.columns[:, j]
+        values, _, _ = self.objective.row_derivatives(eta)
+        return np.asarray((self.objective.response.weights * values)[self.rows])
+
+
+def _standardised(gain: ScoreDifference) -> float:
+    return gain.value / gain.se if gain.se > 0 else np.copysign(np.inf, gain.value or -1.0)
