@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from deepregress.estimates import anova as anova
     from deepregress.families import Family as Family
     from deepregress.families.mixture import mixture as mixture
+    from deepregress.families.positive import survreg as survreg
     from deepregress.fitted import FittedModel as FittedModel
     from deepregress.loading import load as load
     from deepregress.model import fit as fit
@@ -56,6 +57,7 @@ _HOME = {
     "networks": "deepregress.networks",
     "orthogonal": "deepregress.orthogonal",
     "path": "deepregress.sparse_path",
+    "survreg": "deepregress.families.positive",
 }
 
 __all__ = [

@@ -26,7 +26,8 @@ import scipy.stats
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor, link, log_normal_cdf, softplus
-from deepregress.families.base import Parameter, Value, register
+from deepregress.errors import FamilyError, suggestion
+from deepregress.families.base import Family, Parameter, Value, family, register
 from deepregress.families.formulated import Continuous, LogLocationScale
 from deepregress.families.incomplete_gamma import log_tails
 from deepregress.families.moments import quartile_location_scale, weighted_moments
@@ -185,6 +186,77 @@ class Exponential(LogLocationScale):
 
     def unit_deviance(self, y: Vector, mean: Vector) -> Vector:
         return np.asarray(2.0 * ((y - mean) / mean - np.log(y / mean)))
+
+
+@register
+@dataclass(frozen=True)
+class AcceleratedWeibull(LogLocationScale):
+    """Weibull distribution as R's survreg has it: log y = loc + scale e, P(e > z) = exp(-exp(z)).
+
+    loc is the logarithm of the 63 % quantile, 1 / scale the shape: effects are log time ratios,
+    log hazard ratios times -scale.
+    """
+
+    name: ClassVar[str] = "survreg"
+    about: ClassVar[str] = "Weibull as R's survreg, log y = loc + scale e"
+    error: ClassVar[Standard] = MINIMUM
+
+    @classmethod
+    def default_parameters(cls) -> tuple[Parameter, ...]:
+        return (
+            Parameter("loc", link("identity"), "log of the 63 % quantile"),
+            Parameter("scale", link("log"), "scale of log y, 1 / shape"),
+        )
+
+    def of_log(self, values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:
+        return values["loc"].value, values["scale"].log
+
+    def frozen(self, theta: Mapping[str, Vector]) -> Any:
+        return scipy.stats.weibull_min(1.0 / theta["scale"], scale=np.exp(theta["loc"]))
+
+    def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
+        loc, scale = _start_of_log(y, weights, scipy.stats.gumbel_l)
+        return {"loc": loc, "scale": scale}
+
+
+ACCELERATED = {
+    "weibull": "survreg",
+    "exponential": "exponential",
+    "lognormal": "lognormal",
+    "loglogistic": "loglogistic",
+}
+"""Names of the families by those of survreg's distributions."""
+
+
+def survreg(distribution: str = "weibull") -> Family:
+    """The family of an accelerated failure time model, log y = x'b + scale e, as R's survreg.
+
+    Coefficients of the first parameter and the log of the scale are survreg's. The exponential
+    has the scale 1; its one parameter is called `scale`, with the log link.
+
+    Parameters
+    ----------
+    distribution : {"weibull", "exponential", "lognormal", "loglogistic"}
+        Of y.
+
+    Raises
+    ------
+    FamilyError
+        There is no such distribution.
+
+    Examples
+    --------
+    >>> import deepregress as dr
+    >>> model = dr.fit("y ~ 1", {"y": [1.0, 2.0, 4.0]}, dr.survreg("lognormal"))
+    >>> model.coef["loc"].round(3).to_dict()
+    {'(Intercept)': 0.693}
+    """
+    if distribution not in ACCELERATED:
+        raise FamilyError(
+            f"survreg({distribution!r}): the distributions are {', '.join(ACCELERATED)}"
+            f"{suggestion(str(distribution), ACCELERATED)}"
+        )
+    return family(ACCELERATED[distribution])
 
 
 @register
