@@ -19,7 +19,7 @@ import json
 import random
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -73,6 +73,8 @@ class Architecture:
         user froze, or all of a pretrained model.
     pretrained : bool
         Whether all weights are given, so that they are not decayed towards zero.
+    heads : int
+        Linear heads on its features in training, each for a predictor of its own.
     """
 
     config: str
@@ -80,6 +82,7 @@ class Architecture:
     origin: str = ""
     values: dict[int, Array] = field(default_factory=dict, compare=False, repr=False)
     pretrained: bool = False
+    heads: int = 1
 
     def build(self, seed: int) -> keras.Model:
         """A new model with weights drawn from `seed`.
@@ -117,6 +120,10 @@ class Architecture:
             _shaped(arrays[source] if isinstance(source, int) else columns[:, source], signature)
             for source, signature in zip(sources, self.inputs, strict=True)
         )
+
+    def in_precision(self, policy: str) -> Architecture:
+        """The recipe whose layers compute by a policy of Keras, such as "mixed_bfloat16"."""
+        return replace(self, config=json.dumps(_with_policy(json.loads(self.config), policy)))
 
     def example(self, n: int) -> list[Array]:
         """Zero inputs of `n` rows."""
@@ -320,6 +327,17 @@ def _reseeded(config: Any, seeds: random.Random) -> Any:
         }
     if isinstance(config, list):
         return [_reseeded(value, seeds) for value in config]
+    return config
+
+
+def _with_policy(config: Any, policy: str) -> Any:
+    """The configuration with this policy in place of every other."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return {**config, "config": {"name": policy}}
+        return {key: _with_policy(value, policy) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_with_policy(value, policy) for value in config]
     return config
 
 

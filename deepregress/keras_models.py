@@ -12,6 +12,7 @@ import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -64,6 +65,13 @@ class Pretrained:
     """A model whose members start from its own weights."""
 
     model: keras.Model
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A network that the predictors which name it have in common, each with its own head."""
+
+    network: Any
 
 
 def reading_of_model(model: keras.Model) -> Reading:

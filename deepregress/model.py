@@ -32,6 +32,7 @@ from deepregress.families import family as family_of
 from deepregress.fitted import FittedModel
 from deepregress.formula import ParsedModel, expand, parse
 from deepregress.inference import Inference
+from deepregress.keras_models import Shared
 from deepregress.linalg import Array
 from deepregress.networks import reading_of, resolve
 from deepregress.objective import Objective
@@ -40,7 +41,8 @@ from deepregress.selection import fit_sparse
 from deepregress.smoothing import select
 from deepregress.solvers.base import StructuredSolver, Training
 from deepregress.solvers.checkpoint import seed_in
-from deepregress.solvers.semistructured import NetworkPart, solve
+from deepregress.solvers.parts import NetworkPart, check_trunk
+from deepregress.solvers.semistructured import solve
 from deepregress.solvers.stochastic import train
 from deepregress.source import opened
 from deepregress.sparse import Placed, placed
@@ -347,7 +349,7 @@ def _parts(
     objective: Objective,
 ) -> list[NetworkPart]:
     """The deep terms of all predictors with their networks, inputs and protected columns."""
-    parts = []
+    parts: list[NetworkPart] = []
     for unit, (name, design) in enumerate(designs.items()):
         for block in design.networks:
             arrays = inputs[name, block.label]
@@ -356,6 +358,8 @@ def _parts(
                     f"{block.label}: network {block.network!r} is not in networks="
                     f"{suggestion(block.network, supplied)}"
                 )
+            trunk = block.network if isinstance(supplied.get(block.network), Shared) else ""
+            check_trunk(trunk, block.label, unit, parts)
             parts.append(
                 NetworkPart(
                     label=block.label,
@@ -368,6 +372,7 @@ def _parts(
                         n_codes=block.recipe.n_codes,
                     ),
                     protected=design.protected(block.label),
+                    trunk=trunk,
                 )
             )
     return parts

@@ -25,7 +25,7 @@ import numpy as np
 
 from deepregress.architecture import Architecture, Signature
 from deepregress.errors import NetworkError
-from deepregress.keras_models import Factory, Pretrained, dtype_of, read, reading_of_model
+from deepregress.keras_models import Factory, Pretrained, Shared, dtype_of, read, reading_of_model
 from deepregress.linalg import Array
 from deepregress.pooling import POOLINGS
 from deepregress.reading import (
@@ -40,7 +40,7 @@ from deepregress.stored import StoredArray
 from deepregress.vocabulary import FIRST_WORD
 
 Given = Any
-"""A network as a user gives it: keras.Model, Factory, Pretrained, or function of input shapes."""
+"""What users give: keras.Model, Factory, Pretrained, Shared, or a function of input shapes."""
 
 MOST_DIMENSIONS = 50
 """An embedding has at most so many numbers by default."""
@@ -228,6 +228,27 @@ def pretrained(model: keras.Model) -> Pretrained:
     return Pretrained(model)
 
 
+def shared(network: Given | None = None) -> Shared:
+    """One network for all formulas that name it, with a linear head for each parameter.
+
+    Without this, `trunk(x)` in the formulas of two parameters are two networks of one architecture,
+    each with its own weights. Shared, they are one: `networks={"trunk": shared(cnn())}`.
+
+    Parameters
+    ----------
+    network : keras.Model, Factory, Pretrained, callable or None
+        As in `networks=` of `fit`; None is the default network.
+
+    Raises
+    ------
+    NetworkError
+        If it is shared already.
+    """
+    if isinstance(network, Shared):
+        raise NetworkError("shared(): the network is shared already")
+    return Shared(network)
+
+
 def resolve(
     given: Given | None,
     inputs: Sequence[Array | StoredArray],
@@ -239,7 +260,7 @@ def resolve(
 
     Parameters
     ----------
-    given : keras.Model, Factory, Pretrained, callable or None
+    given : keras.Model, Factory, Pretrained, Shared, callable or None
         As the user wrote it; None is the default network `mlp()`.
     inputs : sequence of arrays, each (n_obs, ...)
         Columns (n_obs, d) are joined or split where the model has one or several inputs.
@@ -259,7 +280,8 @@ def resolve(
             f"{keras.backend.backend()!r}; set KERAS_BACKEND=tensorflow before Keras is imported"
         )
     arrays = [each if isinstance(each, StoredArray) else np.asarray(each) for each in inputs]
-    model: Any = mlp() if given is None else given
+    wanted = given.network if isinstance(given, Shared) else given
+    model: Any = mlp() if wanted is None else wanted
     if isinstance(model, Factory):
         counts = n_codes or [0] * len(arrays)
         signatures = [
@@ -283,6 +305,8 @@ def resolve(
 
 def reading_of(given: Given) -> Reading:
     """How a network wants its columns."""
+    if isinstance(given, Shared):
+        return BY_DEFAULT if given.network is None else reading_of(given.network)
     if isinstance(given, Factory):
         return given.reading
     model: Any = given.model if isinstance(given, Pretrained) else given

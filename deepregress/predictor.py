@@ -48,7 +48,8 @@ class Members:
     Parameters
     ----------
     trainable : Array, (M, n_weights), float32
-        The model's trainable variables one after the other, then the head gamma.
+        The model's trainable variables one after the other, then the head gamma, (q,); of several
+        heads (q, heads).
     state : tuple of Array, each (M, ...)
         The model's other variables.
     """
@@ -59,15 +60,18 @@ class Members:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each variable of a network lies in the packed weights."""
+    """Where each variable of a network lies in the packed weights; which are decayed."""
 
     shapes: tuple[tuple[int, ...], ...]
+    decayed: tuple[bool, ...]
 
     @classmethod
     def of(cls, architecture: Architecture) -> Layout:
         """Trainable variables in Keras's order, then the head."""
         shapes = [tuple(v.shape) for v in template(architecture).trainable_variables]
-        return cls((*shapes, (n_features(architecture),)))
+        kernels = [len(shape) > 1 and not architecture.pretrained for shape in shapes]
+        head = (n_features(architecture), *([architecture.heads] if architecture.heads > 1 else []))
+        return cls((*shapes, head), (*kernels, True))
 
     @property
     def sizes(self) -> list[int]:
@@ -76,9 +80,11 @@ class Layout:
 
     @property
     def kernels(self) -> Array:
-        """Which packed weights are kernels (matrices, the head; no biases), (n_weights,) bool."""
-        flags = [len(shape) > 1 for shape in self.shapes[:-1]] + [True]
-        return np.repeat(flags, self.sizes)
+        """Which packed weights are kernels (matrices, the head; no biases), (n_weights,) bool.
+
+        None of a pretrained network but the head.
+        """
+        return np.repeat(self.decayed, self.sizes)
 
     def unpack(self, trainable: Tensor) -> list[Tensor]:
         """Variables (M, *shape) of packed weights (M, n_weights)."""
@@ -116,6 +122,18 @@ def fresh_members(architecture: Architecture, seeds: Sequence[int]) -> Members:
     return Members(np.stack(packed), state)
 
 
+def per_head(architecture: Architecture, members: Members) -> tuple[Members, ...]:
+    """Members of one head each from those of a network with several, in their order."""
+    *shapes, (q, *_) = Layout.of(architecture).shapes
+    trunk, heads = np.split(
+        members.trainable, [sum(int(np.prod(shape)) for shape in shapes)], axis=1
+    )
+    each = heads.reshape(len(heads), q, architecture.heads)
+    return tuple(
+        Members(np.hstack([trunk, each[:, :, h]]), members.state) for h in range(architecture.heads)
+    )
+
+
 def forward(
     architecture: Architecture,
     members: tuple[Tensor, Sequence[Tensor]],
@@ -141,7 +159,8 @@ def forward(
     Returns
     -------
     tuple
-        d (M, n_rows) in float32, the state, and the users' regularisers (M,).
+        d (M, n_rows) in float32, of several heads (M, n_rows, heads), the state, and the users'
+        regularisers (M,).
     """
     model, layout = template(architecture), Layout.of(architecture)
     dtypes = [variable.dtype for variable in model.trainable_variables]
@@ -152,7 +171,8 @@ def forward(
         features, state, penalty = stateless(model, cast, state, inputs=z, mode=mode)
         if headless:
             return tf.cast(features, tf.float32), state, penalty
-        return tf.linalg.matvec(tf.cast(features, tf.float32), weights[-1]), state, penalty
+        linear = tf.linalg.matvec if architecture.heads == 1 else tf.linalg.matmul
+        return linear(tf.cast(features, tf.float32), weights[-1]), state, penalty
 
     trainable, state = members
     stacked = (layout.unpack(trainable), list(state), list(inputs))

@@ -25,12 +25,11 @@ doi:10.1111/ectj.12097 (cross-fitting).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from deepregress import scratch
-from deepregress.architecture import Architecture
 from deepregress.errors import FitError
 from deepregress.linalg import (
     Array,
@@ -64,7 +63,7 @@ from deepregress.solvers.outputs import (
     with_columns,
     working_weights,
 )
-from deepregress.stored import StoredArray
+from deepregress.solvers.parts import NetworkPart, joined, separated
 
 CROSSFIT_ROWS = 50_000
 CROSSFIT_WEIGHTS = 1_000_000
@@ -72,30 +71,6 @@ CROSSFIT_WEIGHTS = 1_000_000
 
 HELD_OUT_SHARE = 0.15
 """Rows that judge a network which is not cross-fitted."""
-
-
-@dataclass(frozen=True)
-class NetworkPart:
-    """One deep term of one predictor, bound to the training rows.
-
-    Parameters
-    ----------
-    label : str
-        The term.
-    unit : int
-        Index of its predictor.
-    inputs : tuple of arrays, each (n_obs, ...)
-        As `NetworkBlock.evaluate` gives them.
-    architecture : Architecture
-    protected : Array of int
-        Columns of the predictor's X that it must be orthogonal to.
-    """
-
-    label: str
-    unit: int
-    inputs: tuple[Array | StoredArray, ...] = field(repr=False)
-    architecture: Architecture = field(repr=False)
-    protected: Array = field(repr=False)
 
 
 def solve(
@@ -167,6 +142,7 @@ def _solve(
         Network(part.architecture, part.unit, part.architecture.arrange(part.inputs))
         for part in parts
     ]
+    joint = joined(networks, parts)
     crossfit = _crossfit(training, networks, objective.n_obs)
     folds = _folds(objective.response.weights, training, crossfit=crossfit, seed=seed)
     base = structured(objective)
@@ -175,7 +151,7 @@ def _solve(
     for round_number in range(1, _rounds(objective, parts) + 1):
         trained = trainer(
             objective,
-            networks,
+            joint,
             eta=eta,
             folds=folds,
             training=training,
@@ -183,6 +159,7 @@ def _solve(
             round_number=round_number,
             verbose=verbose,
         )
+        trained = separated(trained, joint, parts)
         history = (*history, *trained.history)
         if trained.best_epoch == 0:
             return _no_effect(objective, base, parts, trained, history, None)
