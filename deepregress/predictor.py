@@ -26,7 +26,7 @@ import tensorflow as tf
 from deepregress.architecture import Architecture, call, stateless, template
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import ModelMatrix
-from deepregress.scratch import temporary_array
+from deepregress.scratch import beside
 from deepregress.stored import StoredArray
 
 Tensor = Any
@@ -215,7 +215,7 @@ def evaluate(
     state = [tf.constant(value) for value in members.state]
     n, size = len(inputs[0]), chunk_rows(architecture)
     shape = (len(members.trainable), n)
-    output = temporary_array(shape) if isinstance(inputs[0], StoredArray) else np.empty(shape)
+    output = beside(inputs[0], shape)
     for start in range(0, n, size):
         stop = min(start + size, n)
         chunk = [

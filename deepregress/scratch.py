@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from deepregress.errors import DataError
 from deepregress.linalg import Array
+from deepregress.stored import StoredArray
 
 PART_ROWS = 1 << 17
 """Rows of a long array whose temporaries are held at once."""
@@ -56,8 +57,10 @@ def _reserve(file: int, size: int) -> None:
         os.truncate(file, size)
 
 
-def is_stored(array: Array) -> bool:
+def is_stored(array: Array | StoredArray) -> bool:
     """Whether an array, or what it is a view of, lies in a file."""
+    if isinstance(array, StoredArray):
+        return True
     owner: Any = array
     while isinstance(owner, np.ndarray):
         if isinstance(owner, np.memmap):
@@ -66,7 +69,9 @@ def is_stored(array: Array) -> bool:
     return False
 
 
-def beside(array: Array, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float64) -> Array:
+def beside(
+    array: Array | StoredArray, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float64
+) -> Array:
     """A new array to be filled: in a file where `array` is in one, else in memory."""
     return temporary_array(shape, dtype) if is_stored(array) else np.empty(shape, dtype)
 

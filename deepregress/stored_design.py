@@ -1,9 +1,10 @@
 """The designs of a table on disk: columns of all rows in temporary files (DESIGN 3, step 3).
 
 Every design is evaluated in one pass over the rows, chunk by chunk, and what it gives is written to
-files as large as the arrays would be in memory. A fit goes through the rows some dozens of times,
-and reading a row's columns takes a tenth of the time of making them again (benchmarks/parquet.py).
-float32 would save half the disk, but coefficients would be known to six digits only.
+files as large as the arrays would be in memory. A fit goes through the rows some dozens of times:
+one pass takes a quarter of the time that it takes where designs are evaluated again
+(benchmarks/parquet.py). float32 would save half the disk, but coefficients would be known to six
+digits only.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from deepregress.linalg import Array
 from deepregress.scratch import temporary_array
 from deepregress.stored import StoredArray
 from deepregress.training_rows import TrainingRows, located
+
+IN_MEMORY = 1 << 28
+"""Inputs of networks of at most so many bytes are in memory while these train, which takes a fifth
+of the time that it takes to read them by the batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +103,9 @@ def _fill(whole: DesignArrays, part: DesignArrays, rows: slice) -> None:
 
 
 def _as_stored(arrays: DesignArrays) -> DesignArrays:
-    """Inputs as what training reads by the batch."""
-    if not arrays.inputs:
+    """Inputs as what training reads by the batch, where they are large."""
+    size = sum(np.asarray(each).nbytes for given in arrays.inputs.values() for each in given)
+    if size <= IN_MEMORY:
         return arrays
     index = temporary_array((len(arrays.X),), np.int64)
     index[:] = np.arange(len(index))

@@ -26,7 +26,8 @@ PACKAGE = ROOT / "deepregress"
 # which lies above the members: inside a folder the order is base, members, __init__.
 FLOORS = {
     0: ("errors", "linalg", "groups", "reading"),
-    0.3: ("stored", "source", "scratch"),
+    0.3: ("stored", "source"),
+    0.32: ("scratch",),
     0.35: ("pictures", "vocabulary", "pooling"),
     0.4: ("response",),
     0.5: ("remainder", "arrow", "response_forms", "frame"),

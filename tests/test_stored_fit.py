@@ -10,7 +10,7 @@ import pyarrow.dataset
 import pytest
 
 import deepregress as dr
-from deepregress import scratch, source, survey
+from deepregress import scratch, source, stored_design, survey
 from deepregress.errors import (
     DataError,
     DroppedRowsWarning,
@@ -242,7 +242,12 @@ def test_paths_that_are_no_tables(tmp_path: Path) -> None:
 # -- networks --------------------------------------------------------------------------------------
 
 
-def test_network_beside_smooths(data: pd.DataFrame, path: Path) -> None:
+@pytest.mark.parametrize("in_memory", [0, stored_design.IN_MEMORY])
+def test_network_beside_smooths(
+    in_memory: int, data: pd.DataFrame, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its inputs are read by the batch, or held in memory where they are small."""
+    monkeypatch.setattr(stored_design, "IN_MEMORY", in_memory)
     options = {"training": Training(epochs=2, crossfit=False), "seed": 1}
     formula = "y ~ s(x1) + deep(x1, x3, f)"
     memory, disk = (quietly(formula, each, **options) for each in (data, path))
