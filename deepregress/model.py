@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ from deepregress.linalg import Array
 from deepregress.networks import reading_of, resolve
 from deepregress.objective import Objective
 from deepregress.prediction import Deep
-from deepregress.selection import fit_sparse
+from deepregress.selection import SparseFits, fit_sparse
 from deepregress.smoothing import select
 from deepregress.solvers.base import StructuredSolver, Training
 from deepregress.solvers.checkpoint import seed_in
@@ -254,9 +254,8 @@ def fit_bound(
         kept = seed_in(training.checkpoint)
         seed = secrets.randbits(31) if kept is None else kept
     fitted, deep = _solve(
-        bound.objective,
+        bound,
         parts,
-        placed(bound.designs),
         method=method,
         structured=structured or structured_solver(method),
         training=training,
@@ -372,6 +371,7 @@ def _parts(
                         n_codes=block.recipe.n_codes,
                     ),
                     protected=design.protected(block.label),
+                    gated=block.gate is not None,
                     trunk=trunk,
                 )
             )
@@ -379,9 +379,8 @@ def _parts(
 
 
 def _solve(
-    objective: Objective,
+    bound: Bound,
     parts: Sequence[NetworkPart],
-    sparse: Sequence[Placed],
     *,
     method: str,
     structured: StructuredSolver,
@@ -391,30 +390,29 @@ def _solve(
     verbose: int,
 ) -> tuple[Result, Deep | None]:
     """Structured, sparse or semi-structured fit, by content."""
-    if sparse and parts:
-        raise FitError(
-            f"{sparse[0].sparsity.term}: sparse terms cannot stand beside networks yet "
-            f"({parts[0].label})"
-        )
+    objective, sparse = bound.objective, placed(bound.designs)
     if method == "GCV" and (sparse or parts):
         raise FitError("method='GCV' is for models of linear and smooth terms: use method='REML'")
-    if sparse:
-        known = "REML" if method == "fixed" else method
+    known = "REML" if method == "fixed" else method
+    if sparse and not parts:
         return fit_sparse(objective.densely(), sparse, method=known), None
     if not parts:
         solution = structured(objective)
         return Result(solution, Inference.of(solution)), None
+    fits = _sparse_fits(bound, sparse, known)
+    if fits is not None and fits.gates:
+        training = _crossfitted(training)
     result = solve(
         objective,
         parts,
-        structured=structured,
+        structured=fits or structured,
         trainer=train,
         training=training,
         seed=seed,
         orthogonalize=orthogonalize,
         verbose=verbose,
     )
-    inference = Inference.of(result.solution)
+    inference = fits.inference(result.solution) if fits else Inference.of(result.solution)
     return Result(result.solution, inference, result.objective), Deep(
         effects=result.effects,
         score_difference=result.score_difference,
@@ -423,3 +421,31 @@ def _solve(
         scores=tuple((score.value, score.se) for score in result.scores),
         population=result.population,
     )
+
+
+def _sparse_fits(bound: Bound, sparse: Sequence[Placed], method: str) -> SparseFits | None:
+    """The structured solver beside networks where terms are sparse or networks may leave."""
+    gates = {
+        (unit, block.label): block.gate
+        for unit, design in enumerate(bound.designs.values())
+        for block in design.networks
+        if block.gate is not None
+    }
+    if not sparse and not gates:
+        return None
+    if sparse:
+        # one way to choose lam for all
+        asked = sparse[0].sparsity
+        gates = {
+            key: replace(gate, select=asked.select, folds=asked.folds, refit=asked.refit)
+            for key, gate in gates.items()
+        }
+    n_coef = [design.n_coef for design in bound.designs.values()]
+    return SparseFits(sparse, gates, tuple(bound.designs), n_coef, method)
+
+
+def _crossfitted(training: Training) -> Training:
+    """Training by cross-fitting, which gates need: they judge rows that a network did not see."""
+    if training.crossfit is False:
+        raise FitError("select=True of networks needs cross-fitting: leave out crossfit=False")
+    return replace(training, crossfit=True)

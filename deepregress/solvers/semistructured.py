@@ -69,6 +69,9 @@ CROSSFIT_ROWS = 50_000
 CROSSFIT_WEIGHTS = 1_000_000
 """Cross-fitting is the default below so many rows and weights of a network."""
 
+NO_RIDGE = 1e-8
+"""Smoothing parameter of a multiplier of sd 1 that a gate selects: no shrinkage to speak of."""
+
 HELD_OUT_SHARE = 0.15
 """Rows that judge a network which is not cross-fitted."""
 
@@ -305,7 +308,8 @@ class _Deep:
         extended = self.objective
         for j in kept:
             part = self.parts[j]
-            ridge = PlacedPenalty(part.label, slice(0, 1), np.eye(1), rank=1)
+            sp = NO_RIDGE if part.gated else None
+            ridge = PlacedPenalty(part.label, slice(0, 1), np.eye(1), rank=1, sp=sp)
             q = self.columns[:, [j]] / scale[j]
             extended = extended.with_columns(part.unit, q, [ridge])
         positions: dict[int, int] = {}
@@ -381,6 +385,8 @@ class _Fit:
                 s = unit.X[rows] * (weights[u][rows] * delta[:, u])[:, None]
                 M[index, index] += s.T @ s
         free = np.delete(np.arange(len(M)), solution.held)
+        if solution.selected is not None:
+            free = free[solution.selected.active[free]]
         block, V = np.ix_(free, free), np.zeros_like(M)
         H, S = nearest_semidefinite(solution.H[block], solution.S[block]), solution.S[block]
         own = None if H is None else sandwich(H + S, M[block])
