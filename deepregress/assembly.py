@@ -16,6 +16,8 @@ from deepregress.data import Frame, Response
 from deepregress.design import Design
 from deepregress.errors import FitError, FormulaError
 from deepregress.families.base import Family
+from deepregress.families.cox import CoxPH
+from deepregress.groups import STRATUM
 from deepregress.linalg import Array
 from deepregress.objective import Objective, Unit
 from deepregress.penalty import PlacedPenalty, Quadratic
@@ -63,10 +65,27 @@ def assemble(
         units.append(Unit(arrays.X, arrays.offset, design.penalties, arrays.levels))
         inputs.update({(parameter.name, label): given for label, given in arrays.inputs.items()})
     objective = Objective(family, response, tuple(units))
+    if isinstance(family, CoxPH):
+        _refuse_estimated_strata(objective)
+        objective = objective.densely()
     sparse = any(block.sparsity for design in designs.values() for block in design.columns)
     if not sparse and not any(design.networks for design in designs.values()):
         _refuse_saturation(objective)
     return objective, inputs
+
+
+def _refuse_estimated_strata(objective: Objective) -> None:
+    """Strata of a partial likelihood are known.
+
+    Raises
+    ------
+    FormulaError
+        Their formula has terms with coefficients.
+    """
+    if objective.units[1].n_coef:
+        raise FormulaError(
+            f"the formula for {STRATUM!r} can hold strata() or an offset only, the code of each row"
+        )
 
 
 def _refuse_saturation(objective: Objective) -> None:
@@ -79,21 +98,26 @@ def _refuse_saturation(objective: Objective) -> None:
         predictor of a continuous family with further parameters: its density has no maximum.
     """
     family, n_obs = objective.family, objective.response.n_obs
-    if objective.n_coef <= n_obs or family.n_units == 1 or family.n_first > 1:
+    # a weight of 2 is the row twice: the rows that a dispersion is estimated from add up to this
+    weight = float(objective.response.weights.sum())
+    few = objective.n_coef > min(n_obs, weight)
+    if not few or family.n_units == 1 or family.n_first > 1:
         return
-    others = [family.parameter_names[1]]
+    others, there, what = [family.parameter_names[1]], float(n_obs), f"{n_obs} rows"
     counted = objective.units[:1]
     if family.dispersion is not None:
         place = family.parameter_names.index(family.dispersion)
         if objective.units[place].n_coef == 1:
             others = [family.dispersion]
             counted = tuple(unit for u, unit in enumerate(objective.units) if u != place)
+            if weight < n_obs:
+                there, what = weight, f"weights that add up to {weight:.3g}"
     elif family.discrete:
         return
     free = sum(_n_free(unit) for unit in counted)
-    if free >= n_obs:
+    if free >= there:
         raise FitError(
-            f"{n_obs} rows for {free} coefficients without a penalty: nothing is left to estimate "
+            f"{what} for {free} coefficients without a penalty: nothing is left to estimate "
             f"the {others[0]} from; leave terms out or fix it."
         )
 

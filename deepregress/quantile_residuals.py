@@ -1,7 +1,7 @@
 """Quantile residuals of exact, censored and truncated rows (METHODS 11).
 
     r_i = Phi^-1(u_i),  u_i = F(y_i), uniform between the ends of what is known of Y_i otherwise:
-    a count      F(y_i - 1) to F(y_i)
+    a count      F(y_i - 1) to F(y_i), a point with a mass likewise from the left of it
     censored     F(lower_i) to F(upper_i)
     truncated    all of them given entry_i < Y_i <= exit_i
 
@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.special
+import tensorflow as tf
 
 from deepregress.data import Response
+from deepregress.families import censoring
 from deepregress.families.base import Family
 from deepregress.linalg import Matrix, Vector
 
@@ -35,15 +37,16 @@ def quantile_residuals(family: Family, response: Response, eta: Matrix, *, seed:
     """
     eta = family.with_known(eta, response.rows())
     lower, upper = response.lower, response.upper
-    if family.discrete:
-        lower = np.ceil(lower) - 1.0
+    masses = family.discrete or np.isin(lower, family.atoms).any()
+    if masses:
+        lower = censoring.before(family, tf.constant(lower)).numpy()
     below, above = _tails(family, lower, eta), _tails(family, upper, eta)
     entry = -np.inf if response.entry is None else response.entry
     exit_ = np.inf if response.exit is None else response.exit
     if response.entry is not None or response.exit is not None:
         ends = [_tails(family, np.broadcast_to(end, lower.shape), eta) for end in (entry, exit_)]
         below, above = _given(below, ends), _given(above, ends)
-    if not family.discrete and response.exact:
+    if response.exact and not masses:
         return _normal_scores(*above)
     share = np.random.default_rng(seed).uniform(size=len(lower))
     return _normal_scores(_between(below[0], above[0], share), _between(below[1], above[1], share))

@@ -50,6 +50,9 @@ LAST_STEP = 3e-3
 STARTS = (1.0, 0.01)
 """Factors on the first lam. V of terms with several smoothing parameters, or of several predictors
 of one kind, can have several maxima, and the best of two starts is kept there."""
+OTHER_START = 1e-4
+"""The factor where these end without a maximum: V has no bound where the penalised fit branches,
+H + S being singular there, and from too smooth a start the way up can lead to such a place."""
 SOME_ROWS = 200_000
 """Rows from which start values come, and that are looked at for predictors at an edge."""
 MAX_ROUNDS = 100
@@ -91,11 +94,12 @@ def _select(problem: Problem, start: Vector | None, *, criterion: str) -> Soluti
     manifold = any(len(group.members) > 1 for group in problem.groups)
     kin = objective.family.n_first > 1 and len(problem.groups) > 0
     several = start is None and (manifold or kin)
-    fits = []
-    for factor in STARTS if several else STARTS[:1]:
-        trace: list[Step] = []
-        lam, state = warm_start(problem, coef, trace, rough=start is None, factor=factor)
-        fits.append((*_maximise_V(Point.at(problem, lam, state), trace), trace))
+    fits = [
+        _from_start(problem, coef, factor, rough=start is None)
+        for factor in (STARTS if several else STARTS[:1])
+    ]
+    if problem.penalties and not any(status.converged for _, status, _ in fits):
+        fits.append(_from_start(problem, coef, OTHER_START, rough=start is None))
     point, status, trace = max(fits, key=lambda fit: (fit[1].converged, fit[0].value))
     for _ in range(MAX_ROUNDS):
         lam = _fixed_lam(point)
@@ -109,6 +113,15 @@ def _select(problem: Problem, start: Vector | None, *, criterion: str) -> Soluti
     if criterion == "GCV" and problem.dispersion is None:
         criterion = "UBRE"
     return _solution(point, status, tuple(trace), criterion)
+
+
+def _from_start(
+    problem: Problem, coef: Vector, factor: float, *, rough: bool
+) -> tuple[Point, Status, list[Step]]:
+    """Where Newton on V ends from the warm start with a factor on the first lam."""
+    trace: list[Step] = []
+    lam, state = warm_start(problem, coef, trace, rough=rough, factor=factor)
+    return (*_maximise_V(Point.at(problem, lam, state), trace), trace)
 
 
 def start_coef(objective: Objective) -> Vector:
@@ -171,6 +184,8 @@ def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
     n_lam = int(estimated.sum())
     for _ in range(MAX_ROUNDS):
         slope = Slope.at(point)
+        if not (np.isfinite(slope.gradient).all() and np.isfinite(slope.hessian).all()):
+            return point, _status(point, np.inf)
         log_lam = np.log(point.lam[estimated])
         outward = slope.gradient
         at_bound = np.zeros(len(outward), dtype=bool)

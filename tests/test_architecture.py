@@ -43,7 +43,7 @@ FLOORS = {
     2.6: ("families.special", "families.moments", "families.start", "families.parameter"),
     2.65: ("families.standard", "families.chain", "families.bernstein"),
     2.66: ("families.transformed",),
-    2.8: ("families.wrapped", "families.incomplete_gamma", "families.dispersion"),
+    2.8: ("families.wrapped", "families.incomplete_gamma", "families.dispersion", "families.sums"),
     2.7: ("families.counting",),
     3: ("terms.base", "families.base", "networks"),
     3.3: ("terms.inputs", "terms.options", "families.formulated"),

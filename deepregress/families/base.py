@@ -80,6 +80,8 @@ class Family(Dispersed):
         Whether the response takes whole numbers only.
     bounds : pair of float
         Ends of the support, where they do not depend on the parameters.
+    atoms : tuple of float
+        Points of a continuous response that have a probability of their own, such as exact zeros.
     known : tuple of str
         Quantities of each row that are known, such as the `trials` of a binomial count: columns of
         `Response.rows()` that `density` finds among the values of the parameters.
@@ -92,6 +94,7 @@ class Family(Dispersed):
     support: ClassVar[str]
     discrete: ClassVar[bool] = False
     bounds: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
+    atoms: ClassVar[tuple[float, ...]] = ()
     known: ClassVar[tuple[str, ...]] = ()
     exponential: ClassVar[bool] = False
     exponential_given: ClassVar[bool] = False
@@ -321,7 +324,7 @@ class Family(Dispersed):
             links = [parameter.link.name for parameter in self.parameters]
             found = start.best_of(self, response, start.places(response.y, links))
             return start.intercept_only(self, response, found)
-        theta = self.start_values(response.y, response.weights)
+        theta = start.moments(self, response)
         moments = np.array(
             [float(p.link.forward(tf.constant(theta[p.name], tf.float64))) for p in self.parameters]
         )

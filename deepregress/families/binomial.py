@@ -24,7 +24,8 @@ from deepregress.bijectors import Tensor, link, softplus
 from deepregress.errors import ResponseError
 from deepregress.families.base import Family, Parameter, Value, register
 from deepregress.families.counted import NUMERICALLY_ZERO, edge, whole
-from deepregress.families.counting import Successes, log_choose, log_rising, log_tails_by_sums
+from deepregress.families.counting import Successes, log_choose, log_rising
+from deepregress.families.sums import log_tails_by_sums
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.response import Response
 
@@ -181,4 +182,13 @@ class BetaBinomial(_Trials):
         return self._log_tails(values, y)[1]
 
     def _log_tails(self, values: Mapping[str, Value], y: Tensor) -> tuple[Tensor, Tensor]:
-        return log_tails_by_sums(lambda at: self.log_density(values, at), y, values["trials"].value)
+        trials, prob = values["trials"].value, values["prob"].value
+        spread = 1.0 + (trials - 1.0) / (1.0 + values["precision"].value)
+        return log_tails_by_sums(
+            self.log_density,
+            values,
+            y,
+            mean=trials * prob,
+            variance=trials * prob * (1.0 - prob) * spread,
+            most=trials,
+        )

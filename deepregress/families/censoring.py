@@ -36,12 +36,20 @@ the density is straight enough for three nodes to integrate it to rounding."""
 NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(3)
 
 
-class Distributions(Protocol):
-    """What a family gives: its distribution, by log density and both log probabilities."""
+class Supported(Protocol):
+    """What a family says of the values that have probability."""
 
     @property
     def discrete(self) -> bool:
         """Whether the response takes whole numbers only."""
+
+    @property
+    def atoms(self) -> tuple[float, ...]:
+        """Points of a continuous response that have a probability of their own."""
+
+
+class Distributions(Supported, Protocol):
+    """What a family gives: its distribution, by log density and both log probabilities."""
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -129,8 +137,7 @@ class _Rows:
 def _censored(at: _Rows, kinds: list[str]) -> Tensor:
     """log P(lower <= Y <= upper) of the censored rows, 0 of the others."""
     lower, upper = at.rows["lower"], at.rows["upper"]
-    # P(lower <= Y) = P(Y > lower - 1) where Y is a count
-    a = tf.math.ceil(lower) - 1.0 if at.family.discrete else lower
+    a = before(at.family, lower)
     where = tf.zeros_like(lower, dtype=tf.bool)
     for kind in kinds:
         where = where | (at.rows[kind] > 0)
@@ -177,6 +184,16 @@ def _quadrature(at: _Rows, a: Tensor, b: Tensor, where: Tensor) -> Tensor:
     points = [middle + node * half for node in NODES]
     terms = tf.stack(at.log_density(points, [where] * len(NODES)), axis=1)
     return tf.reduce_logsumexp(terms + np.log(NODE_WEIGHTS), axis=1) + tf.math.log(half)
+
+
+def before(family: Supported, lower: Tensor) -> Tensor:
+    """a with P(Y > a) = P(Y >= lower): the count before, or just below where a point has a mass."""
+    if family.discrete:
+        return tf.math.ceil(lower) - 1.0
+    for atom in family.atoms:
+        just_below = tf.constant(atom - np.finfo(np.float64).eps, lower.dtype)
+        lower = tf.where(lower == atom, just_below, lower)
+    return lower
 
 
 def finite(y: Tensor) -> Tensor:

@@ -153,27 +153,29 @@ class ZeroModified(Counted):
         return tf.where(positive, lower, log_zero), upper
 
     def mean(self, eta: Matrix) -> Vector:
-        count, _, factor = self._parts(eta)
-        return np.asarray(factor * count.mean.numpy())
+        count, _, log_factor = self._parts(eta)
+        # one exponential: c is infinite where m underflows, their product is not
+        return np.asarray(np.exp(log_factor + count.log_mean.numpy()))
 
     def variance(self, eta: Matrix) -> Vector:
-        count, _, factor = self._parts(eta)
-        mean, variance = count.mean.numpy(), count.variance.numpy()
-        return np.asarray(factor * (variance + (1.0 - factor) * mean**2))
+        mean, count = self.mean(eta), self._count(eta)
+        # v = m (1 + a m)
+        m, dispersion = _numbers(count)
+        return np.asarray(mean * (1.0 + (dispersion + 1.0) * m - mean))
 
     def cdf(self, y: Array, eta: Matrix) -> Vector:
-        count, zero, factor = self._parts(eta)
+        count, zero, log_factor = self._parts(eta)
         y = np.asarray(y, dtype=np.float64)
         below, above = _tails(count, y)
-        at_zero = np.exp(-count.exposure.numpy())
-        upper = factor * above
-        lower = np.where(upper < 0.5, 1.0 - upper, zero + factor * (below - at_zero))
+        between = below - np.exp(-count.exposure.numpy())
+        upper = _product(log_factor, above)
+        lower = np.where(upper < 0.5, 1.0 - upper, zero + _product(log_factor, between))
         return np.asarray(np.where(y >= 1.0, lower, np.where(y >= 0.0, zero, 0.0)))
 
     def survival(self, y: Array, eta: Matrix) -> Vector:
-        count, zero, factor = self._parts(eta)
+        count, zero, log_factor = self._parts(eta)
         y = np.asarray(y, dtype=np.float64)
-        upper = factor * _tails(count, y)[1]
+        upper = _product(log_factor, _tails(count, y)[1])
         return np.asarray(np.where(y >= 1.0, upper, np.where(y >= 0.0, 1.0 - zero, 1.0)))
 
     def sample(self, eta: Matrix, n: int, *, seed: int) -> Array:
@@ -183,10 +185,17 @@ class ZeroModified(Counted):
         return np.where(positive, positive_draws(count, n, rng), 0.0)
 
     def _parts(self, eta: Matrix) -> tuple[Count, Vector, Vector]:
-        """The count, p0 and c."""
+        """The count, p0 and log c."""
         values = self.values(tf.convert_to_tensor(eta, tf.float64))
         log_zero, log_factor = self.zeros(values)
-        return self.count(values), np.exp(log_zero.numpy()), np.exp(log_factor.numpy())
+        return self.count(values), np.exp(log_zero.numpy()), log_factor.numpy()
+
+
+def _product(log_factor: Vector, probability: Vector) -> Vector:
+    """exp(log_factor) * probability, 0 where that is not positive."""
+    positive = probability > 0.0
+    logs = log_factor + np.log(np.where(positive, probability, 1.0))
+    return np.where(positive, np.exp(np.where(positive, logs, 0.0)), 0.0)
 
 
 def _log(probability: Vector, exact: Any) -> Vector:

@@ -34,7 +34,6 @@ import scipy.special
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor, softplus
-from deepregress.errors import FamilyError
 from deepregress.families.special import log1mexp, stirling_remainder
 
 _TERMS = 18
@@ -45,9 +44,6 @@ _NONZERO = tuple(
     for k, b in enumerate(scipy.special.bernoulli(22)[2::2], start=1)
 )
 """log((1 - exp(-m)) / m) = -m / 2 + sum_k B_2k / (2k (2k)!) m^2k: falls by 40 a term at m = 1."""
-_AT_ONCE = 2**20
-"""Probabilities summed in one call."""
-_NOTHING = np.log(1e-17)
 _STEP = 0.05
 _TAU = np.arange(-3.6, 6.6, _STEP)
 _NODES = np.exp(_TAU - np.exp(-_TAU))
@@ -290,50 +286,3 @@ def _both(tail: Tensor, lower: Tensor) -> tuple[Tensor, Tensor]:
     tail = tf.minimum(tail, -np.finfo(np.float64).tiny)
     other = log1mexp(-tail)
     return tf.where(lower, other, tail), tf.where(lower, tail, other)
-
-
-def log_tails_by_sums(
-    log_probability: Callable[[Tensor], Tensor], y: Tensor, most: Tensor
-) -> tuple[Tensor, Tensor]:
-    """log P(Y <= y) and log P(Y > y) of a count without a distribution function, (n_obs,) each.
-
-    Parameters
-    ----------
-    log_probability : callable
-        log f of counts (m, n_obs).
-    y : tensor, (n_obs,)
-    most : tensor, (n_obs,)
-        Largest possible counts; infinite: sum until nothing is added.
-
-    Raises
-    ------
-    FamilyError
-        Inside a compiled likelihood, which a sum of unknown length cannot be part of.
-    """
-    if not tf.executing_eagerly():
-        raise FamilyError(
-            "this family takes no censored or truncated response: its distribution function is a "
-            "sum without a formula"
-        )
-    width = max(1, _AT_ONCE // max(len(y), 1))
-    last = int(np.max(y, initial=0.0))
-    end = np.minimum(most, np.finfo(np.float64).max)
-    lower = upper = tf.fill(tf.shape(y), tf.constant(-np.inf, y.dtype))
-    start = 0
-    while start <= np.max(end, initial=0.0):
-        at = tf.range(start, start + width, dtype=y.dtype)[:, None]
-        terms = log_probability(tf.where(at <= end, at, tf.zeros_like(at)))
-        none = tf.constant(-np.inf, y.dtype)
-        below = tf.reduce_logsumexp(tf.where((at <= y) & (at <= end), terms, none), axis=0)
-        above = tf.reduce_logsumexp(tf.where((at > y) & (at <= end), terms, none), axis=0)
-        lower, grown = _log_add(lower, below), _log_add(upper, above)
-        start += width
-        if start > last + 1 and np.all(above - grown < _NOTHING):
-            upper = grown
-            break
-        upper = grown
-    return lower, upper
-
-
-def _log_add(a: Tensor, b: Tensor) -> Tensor:
-    return tf.reduce_logsumexp(tf.stack([a, b]), axis=0)

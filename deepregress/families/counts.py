@@ -18,12 +18,14 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from deepregress.bijectors import Tensor, link
+from deepregress.bijectors import Tensor, link, softplus
 from deepregress.families import numerical
 from deepregress.families.base import Parameter, Value, register
 from deepregress.families.counted import LEAST_DISPERSION, Counted
-from deepregress.families.counting import Count, log_factorial, log_tails_by_sums
+from deepregress.families.counting import Count, log_factorial
 from deepregress.families.moments import weighted_moments
+from deepregress.families.special import log1mexp
+from deepregress.families.sums import log_tails_by_sums
 from deepregress.linalg import Array, Matrix, Vector
 
 
@@ -104,6 +106,15 @@ class Geometric(Counted):
         log_mean = values["mean"].log
         return Count(log_mean, 0.0 * log_mean)
 
+    def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return -y * softplus(-values["mean"].log) - softplus(values["mean"].log)
+
+    def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return log1mexp(-self.log_survival(values, y))
+
+    def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return -(y + 1.0) * softplus(-values["mean"].log)
+
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
         return {"mean": count_moments(y, weights)[0]}
 
@@ -146,8 +157,15 @@ class GeneralizedPoisson(Counted):
         return self._log_tails(values, y)[1]
 
     def _log_tails(self, values: Mapping[str, Value], y: Tensor) -> tuple[Tensor, Tensor]:
-        most = np.inf * tf.ones_like(y)
-        return log_tails_by_sums(lambda at: self.log_density(values, at), y, most)
+        count = self.count(values)
+        return log_tails_by_sums(
+            self.log_density,
+            values,
+            y,
+            mean=count.mean,
+            variance=count.variance,
+            most=np.inf * tf.ones_like(y),
+        )
 
     def cdf(self, y: Array, eta: Matrix) -> Vector:
         return np.asarray(np.exp(self.logcdf(y, eta)))

@@ -62,8 +62,7 @@ class InflatedBeta(Continuous):
         return tf.where(inside, above, tf.where(y < 1.0, everything, -np.inf * tf.ones_like(y)))
 
     def in_support(self, y: Array) -> Array:
-        zero, one = self._ends()
-        return np.asarray(((y > 0.0) & (y < 1.0)) | (zero & (y == 0.0)) | (one & (y == 1.0)))
+        return np.asarray(((y > 0.0) & (y < 1.0)) | np.isin(y, self.atoms))
 
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
         inside = (y > 0.0) & (y < 1.0)
@@ -124,11 +123,6 @@ class InflatedBeta(Continuous):
         zero, one, rest = (np.exp(part.numpy()) for part in logs)
         return zero, one, rest
 
-    def _ends(self) -> tuple[bool, bool]:
-        """Whether 0 and 1 have a probability."""
-        zero, one, _ = self._masses(np.zeros((1, self.n_units)))
-        return bool(zero[0] > 0.0), bool(one[0] > 0.0)
-
 
 @register
 @dataclass(frozen=True)
@@ -143,6 +137,7 @@ class ZeroInflatedBeta(InflatedBeta):
     name: ClassVar[str] = "zero_inflated_beta"
     about: ClassVar[str] = "beta with exact zeros"
     support: ClassVar[str] = "numbers >= 0 and < 1"
+    atoms: ClassVar[tuple[float, ...]] = (0.0,)
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -166,6 +161,7 @@ class OneInflatedBeta(InflatedBeta):
     name: ClassVar[str] = "one_inflated_beta"
     about: ClassVar[str] = "beta with exact ones"
     support: ClassVar[str] = "numbers > 0 and <= 1"
+    atoms: ClassVar[tuple[float, ...]] = (1.0,)
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -188,6 +184,7 @@ class ZeroOneInflatedBeta(InflatedBeta):
     name: ClassVar[str] = "zero_one_inflated_beta"
     about: ClassVar[str] = "beta with exact zeros and ones"
     support: ClassVar[str] = "numbers from 0 to 1"
+    atoms: ClassVar[tuple[float, ...]] = (0.0, 1.0)
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from deepregress.errors import FitError
 from deepregress.families.kernels import CHUNK_SIZES, upper_pairs
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.response import Response
@@ -32,6 +33,9 @@ class Likelihood(Protocol):
         self, rows: Mapping[str, Array], eta: Matrix
     ) -> tuple[Vector, Matrix, Matrix]:
         """l (n,), gradient (n, U) and packed W of each row."""
+
+    def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
+        """Moment estimates of the parameters."""
 
     def row_log_likelihood(self, rows: Mapping[str, Array], eta: Matrix) -> Vector:
         """l (n,)."""
@@ -61,6 +65,24 @@ def intercept_only(family: Likelihood, response: Response, eta: Vector) -> Vecto
         if gain < TOLERANCE * (1.0 + abs(value)):
             break
     return eta
+
+
+def moments(family: Likelihood, response: Response) -> Mapping[str, float]:
+    """Moment estimates of the parameters.
+
+    Raises
+    ------
+    FitError
+        They are beyond floating-point numbers.
+    """
+    try:
+        with np.errstate(over="raise"):
+            return family.start_values(response.y, response.weights)
+    except ArithmeticError as error:
+        raise FitError(
+            f"{response.label!r}: its moments are no floating-point numbers; change its unit, or "
+            "leave out values of another order of magnitude"
+        ) from error
 
 
 def places(y: Vector, links: Sequence[str]) -> list[Vector]:

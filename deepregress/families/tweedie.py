@@ -67,6 +67,7 @@ class Tweedie(Integrated):
     name: ClassVar[str] = "tweedie"
     about: ClassVar[str] = "Tweedie with exact zeros, variance dispersion * mean^power"
     support: ClassVar[str] = "finite numbers >= 0"
+    atoms: ClassVar[tuple[float, ...]] = (0.0,)
     exponential_given: ClassVar[bool] = True
     extra: ClassVar[tuple[str, ...]] = ("dispersion", "power")
 
@@ -105,6 +106,12 @@ class Tweedie(Integrated):
         """log P(Y = 0)."""
         q = 2.0 - values["power"].value
         return -tf.exp(q * values["mean"].log - values["dispersion"].log) / q
+
+    def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return tf.where(y < 0.0, tf.constant(-np.inf, y.dtype), super().log_cdf(values, y))
+
+    def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
+        return tf.where(y < 0.0, tf.zeros_like(y), super().log_survival(values, y))
 
     def log_atom(self, values: Mapping[str, Value]) -> Tensor | None:
         return self._log_zero(values)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepregress.arrow import Arrow, ArrowFactor, Layout
+from deepregress.errors import FitError
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Derivatives, Objective, positive_part
 
@@ -27,6 +28,12 @@ DECREMENT = 1e-10
 """Log-likelihood still to be gained at which Newton stops: about 1e-5 standard errors."""
 RIDGE = 1e-8
 """Relative size of the first ridge for a singular P; it grows tenfold until P factors."""
+LARGEST_RIDGE = 1e12
+"""Of a P that is made of numbers a far smaller one is enough."""
+NOT_FINITE = (
+    "the derivatives of the log-likelihood are not finite: the response, a covariate or a weight "
+    "is too large or too small for floating-point numbers; change its unit"
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,11 @@ def curvature(
         The negative Hessian, or what step 1 puts in its place.
     factor : ArrowFactor
         Of H + S.
+
+    Raises
+    ------
+    FitError
+        H is not finite.
     """
     penalty = None if S is None else S.restrict(layout)
 
@@ -107,6 +119,8 @@ def curvature(
     ridge, size = RIDGE, np.abs(H.diagonal())
     scale = np.maximum(size, size.sum() / max(layout.size, 1) + np.finfo(float).tiny)
     while factor is None:
+        if not ridge < LARGEST_RIDGE or not np.isfinite(scale).all():
+            raise FitError(NOT_FINITE)
         ridged = H + Arrow.of_diagonal(layout, ridge * scale)
         factor = factored(ridged)
         H = ridged if factor is not None else H
@@ -164,6 +178,8 @@ def maximise(
     for steps in range(max_steps):
         gradient = state.at.gradient - penalty.gradient(state.coef)
         _, factor = curvature(objective, state, penalty.S, layout)
+        if not np.isfinite(gradient).all():
+            raise FitError(NOT_FINITE)
         direction = factor.solve(gradient)
         if 0.5 * float(gradient @ direction) < tolerance:
             return Maximum(state, steps, converged=True)

@@ -1,0 +1,156 @@
+"""Tails of counts that have no formula: sums of probabilities over blocks of growing size.
+
+    P(Y > y) = sum_{j > y} f(j),   P(Y <= y) = sum_{j <= y} f(j)
+
+The tail that leads away from the mean is summed, block by block; the other one is 1 minus it.
+Within a block of L counts f is smooth in j, and the sum is Gauss's for the weight 1 on 0, 1, ...,
+L - 1 (zeros of the discrete Chebyshev polynomials; exact to degree 63), so that 32 values of f
+serve a block of any size. L is a power of two: at most the standard deviation, 0.9 of the way to an
+end of the support, and a few times the distance over which f changes by a factor e. Blocks of 32
+counts and less are summed count by count.
+
+References: Gautschi (2004), Orthogonal Polynomials: Computation and Approximation, 1.5 and 3.1.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.special
+import tensorflow as tf
+
+from deepregress.bijectors import Tensor
+from deepregress.errors import FamilyError
+from deepregress.families.parameter import Value
+from deepregress.linalg import Array, Matrix, Vector
+
+_NODES = 32
+_LARGEST = 40
+"""log2 of the largest block."""
+_CHANGE = 8.0
+"""Powers of e by which f may change within a block longer than that."""
+_NOTHING = np.log(1e-17)
+_AT_ONCE = 2**16
+"""Rows whose tails are summed at once."""
+
+
+LogDensity = Callable[[Mapping[str, Value], Tensor], Tensor]
+
+
+def log_tails_by_sums(
+    log_density: LogDensity,
+    values: Mapping[str, Value],
+    y: Tensor,
+    *,
+    mean: Tensor,
+    variance: Tensor,
+    most: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """log P(Y <= y) and log P(Y > y) of a count without a distribution function, (n_obs,) each.
+
+    Parameters
+    ----------
+    log_density : callable
+        log f at parameters (n,) of counts (m, n), between which it is smooth.
+    values : mapping of str to Value
+    y : tensor, (n_obs,)
+        Counts, not negative.
+    mean, variance : tensor, (n_obs,)
+    most : tensor, (n_obs,)
+        Largest possible counts, or infinite.
+
+    Raises
+    ------
+    FamilyError
+        Inside a compiled likelihood, which a sum of unknown length cannot be part of.
+    """
+    if not tf.executing_eagerly():
+        raise FamilyError(
+            "this family takes no censored or truncated response: its distribution function is a "
+            "sum without a formula"
+        )
+    at, ends = np.asarray(y, dtype=np.float64), np.asarray(most)
+    upward, deviation = at >= np.asarray(mean), np.sqrt(np.asarray(variance))
+    tail = np.empty(len(at))
+    for rows in np.array_split(np.arange(len(at)), len(at) // _AT_ONCE + 1):
+        own = _taken(values, rows)
+        sums = _Sums(log_density, own, upward[rows], ends[rows], deviation[rows])
+        tail[rows] = sums.away_from(at[rows])
+    tail = np.minimum(tail, 0.0)
+    with np.errstate(divide="ignore"):
+        other = np.where(tail > -0.7, np.log(-np.expm1(tail)), np.log1p(-np.exp(tail)))
+    lower, upper = np.where(upward, other, tail), np.where(upward, tail, other)
+    return tf.constant(lower), tf.constant(upper)
+
+
+def _taken(values: Mapping[str, Value], rows: Array) -> dict[str, Value]:
+    return {name: Value(tf.gather(each.eta, rows), each.link) for name, each in values.items()}
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """One tail of each row: above a count where `upward`, else up to and with it."""
+
+    log_density: LogDensity
+    values: Mapping[str, Value]
+    upward: Array
+    most: Vector
+    deviation: Vector
+
+    def away_from(self, y: Vector) -> Vector:
+        """Log of the tails that begin at y, (n,)."""
+        direction = np.where(self.upward, 1.0, -1.0)
+        total = np.full(len(y), -np.inf)
+        first = np.where(self.upward, y + 1.0, np.minimum(y, self.most))
+        going = np.arange(len(y))
+        while True:
+            left = np.where(self.upward, self.most - first, first) + 1.0
+            going = going[left[going] > 0.0]
+            if not going.size:
+                return total
+            size = self._sizes(going, first[going], left[going], direction[going])
+            offset, log_weight = _rules()
+            inside = offset[size].T < left[going]
+            j = first[going] + direction[going] * np.where(inside, offset[size].T, 0.0)
+            terms = np.where(inside, self._terms(going, j) + log_weight[size].T, -np.inf)
+            block = np.asarray(scipy.special.logsumexp(terms, axis=0))
+            total[going] = np.logaddexp(total[going], block)
+            first[going] += direction[going] * 2.0**size
+            going = going[~(block - total[going] < _NOTHING)]
+
+    def _sizes(self, own: Array, first: Vector, left: Vector, direction: Vector) -> Array:
+        """log2 of the lengths of the next blocks."""
+        to_zero, to_most = first, self.most[own] - first
+        two = self._terms(own, np.stack([first, first + direction * np.minimum(left - 1.0, 1.0)]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pace = _CHANGE / np.abs(two[1] - two[0])
+        smooth = np.minimum(0.9 * np.minimum(to_zero, to_most), self.deviation[own])
+        length = np.minimum(np.fmin(smooth, pace), left)
+        power = np.floor(np.log2(np.clip(length, _NODES, 2.0**_LARGEST)))
+        return np.asarray(power, dtype=np.int64)
+
+    def _terms(self, own: Array, j: Matrix) -> Matrix:
+        return np.asarray(self.log_density(_taken(self.values, own), tf.constant(j)))
+
+
+@functools.cache
+def _rules() -> tuple[Matrix, Matrix]:
+    """Nodes and log weights of the sums over 0, ..., 2^s - 1, (s, nodes) each."""
+    nodes, weights = np.zeros((2, _LARGEST + 1, _NODES))
+    for s in range(_LARGEST + 1):
+        length = 2.0**s
+        if length <= _NODES:
+            nodes[s, : int(length)], weights[s, : int(length)] = np.arange(length), 1.0
+            continue
+        k = np.arange(1, _NODES)
+        off = k * np.sqrt((length**2 - k**2) / (4.0 * (4.0 * k**2 - 1.0)))
+        nodes[s], vectors = scipy.linalg.eigh_tridiagonal(
+            np.full(_NODES, (length - 1.0) / 2.0), off
+        )
+        weights[s] = length * vectors[0] ** 2
+    with np.errstate(divide="ignore"):
+        return nodes, np.log(weights)

@@ -1,0 +1,136 @@
+"""Inputs that once ended in NaN, in a foreign error or in minutes (benchmarks/extremes.py).
+
+Sums over counts against direct sums and SciPy, probabilities where factors underflow, points with
+a mass, and sizes beyond floating-point numbers.
+"""
+
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+
+from deepregress.errors import FitError
+from deepregress.families import censoring, family
+from deepregress.model import fit
+from deepregress.objective import Derivatives
+from deepregress.quantile_residuals import quantile_residuals
+from deepregress.response import Response
+from deepregress.solvers.newton import State, curvature
+
+
+def response(y, **further):
+    y = np.asarray(y, dtype=float)
+    given = {"upper": y, "weights": np.ones(len(y)), "entry": None, "label": "y", "levels": None}
+    return Response(lower=y, **{**given, **further})
+
+
+@pytest.mark.parametrize("trials", [1, 40, 3000])
+def test_tails_of_betabinomial_counts_are_sums_of_their_probabilities(trials):
+    fam, rng = family("betabinomial"), np.random.default_rng(1)
+    prob, precision = rng.uniform(0.01, 0.99, 12), 10.0 ** rng.uniform(-2, 4, 12)
+    eta = np.column_stack([np.log(prob / (1 - prob)), np.log(precision), np.full(12, trials)])
+    y = rng.integers(0, trials + 1, 12).astype(float)
+    mass = scipy.stats.betabinom.pmf(
+        np.arange(trials + 1),
+        trials,
+        (prob * precision)[:, None],
+        ((1 - prob) * precision)[:, None],
+    )
+    below = np.arange(trials + 1) <= y[:, None]
+    # SciPy's probabilities are good for nine digits at precision 1e4
+    np.testing.assert_allclose(fam.cdf(y, eta), np.sum(mass * below, axis=1), rtol=1e-8)
+    expected = np.sum(mass * ~below, axis=1)
+    np.testing.assert_allclose(fam.survival(y, eta), expected, rtol=1e-8, atol=1e-15)
+
+
+def test_tails_of_generalized_poisson_counts_at_any_size():
+    fam, j = family("generalized_poisson"), np.arange(400_000.0)
+    for mean, dispersion, y in ((2.0, 30.0, 50.0), (1e5, 0.5, 99_500.0), (1e5, 0.5, 101_000.0)):
+        eta = np.log([[mean, dispersion]])
+        mass = np.exp(fam.logpdf(j, np.repeat(eta, len(j), axis=0)))
+        at = np.array([y])
+        # the log-probabilities, of size 1e6, are rounded to ten digits
+        np.testing.assert_allclose(fam.cdf(at, eta), mass[j <= y].sum(), rtol=1e-8)
+        np.testing.assert_allclose(fam.survival(at, eta), mass[j > y].sum(), rtol=1e-8)
+    assert np.isfinite(fam.logsurvival(np.array([1e9]), np.array([[10.0, 0.0]]))).all()
+
+
+def test_the_geometric_distribution_is_scipys():
+    fam, eta = family("geometric"), np.array([[-3.0], [0.5], [11.0]])
+    y, p = np.array([0.0, 4.0, 1e5]), 1.0 / (1.0 + np.exp(eta[:, 0]))
+    reference = scipy.stats.geom(p, loc=-1)
+    np.testing.assert_allclose(fam.logpdf(y, eta), reference.logpmf(y), rtol=1e-9)
+    np.testing.assert_allclose(fam.logsurvival(y, eta), reference.logsf(y), rtol=1e-9)
+    values = fam.values(tf.constant(eta))
+    np.testing.assert_allclose(fam.log_cdf(values, tf.constant(y)), reference.logcdf(y), rtol=1e-9)
+
+
+def test_a_hurdle_whose_count_has_mean_zero_is_that_of_ones():
+    # the zero-truncated Poisson distribution of a vanishing mean is the point 1
+    fam, eta, y = family("hurdle"), np.full((3, 2), [-1700.0, 0.0]), np.array([0.0, 1.0, 2.0])
+    np.testing.assert_allclose(fam.mean(eta), 0.5)
+    np.testing.assert_allclose(fam.variance(eta), 0.25)
+    np.testing.assert_allclose(fam.cdf(y, eta), [0.5, 1.0, 1.0])
+    np.testing.assert_allclose(fam.survival(y, eta), [0.5, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "eta", "atom", "upper"),
+    [
+        ("tweedie", [0.3, 0.3, 0.0], 0.0, 1.0),
+        ("zero_inflated_beta", [0.0, 1.0, 0.2], 0.0, 0.5),
+        ("zero_one_inflated_beta", [0.0, 1.0, 0.2, 0.5], 0.0, 0.5),
+        ("one_inflated_beta", [0.0, 1.0, 0.2], 1.0, np.inf),
+    ],
+)
+def test_a_point_with_a_mass_belongs_to_an_interval_that_begins_with_it(name, eta, atom, upper):
+    fam, eta, one = family(name), np.array([eta]), tf.ones(1, tf.float64)
+    rows = {"lower": one * atom, "upper": one * upper, "interval": one}
+    found = censoring.log_likelihood(fam, rows, tf.constant(eta)).numpy()
+    mass = np.exp(fam.logpdf(np.array([atom]), eta))
+    whole = fam.cdf(np.array([upper]), eta) if np.isfinite(upper) else mass
+    np.testing.assert_allclose(np.exp(found), whole, rtol=1e-7)
+    # without it: what is left of the interval
+    entry = {"lower": one * 0.7, "entry": one * atom} if atom == 0.0 else None
+    if entry is not None:
+        truncated = censoring.log_likelihood(fam, entry, tf.constant(eta)).numpy()
+        exact = fam.logpdf(np.array([0.7]), eta) - np.log1p(-mass)
+        np.testing.assert_allclose(truncated, exact, rtol=1e-7)
+
+
+def test_quantile_residuals_are_random_where_a_point_has_a_mass():
+    fam = family("zero_inflated_beta")
+    eta = np.tile([0.0, 1.0, 0.5], (4000, 1))
+    y = fam.sample(eta, 1, seed=2)[0]
+    found = quantile_residuals(fam, response(y), eta, seed=3)
+    assert len(np.unique(found[y == 0.0])) == np.sum(y == 0.0) > 2000
+    assert scipy.stats.kstest(found, "norm").pvalue > 1e-3
+
+
+def test_a_hessian_of_nan_is_an_error_not_a_loop():
+    model = fit("y ~ x", {"y": np.arange(9.0) ** 2, "x": np.arange(9.0)}, verbose=0)
+    information = model.solution.information
+    lost = State(
+        model.solution.coef, Derivatives(0.0, model.solution.coef, information + information)
+    )
+    lost.at.information.A[:] = np.nan
+
+    class Lost:
+        def derivatives(self, coef, *, convex):
+            return lost.at
+
+    with pytest.raises(FitError, match="not finite"):
+        curvature(Lost(), lost, None, information.layout)
+
+
+def test_weights_that_add_up_to_less_than_the_coefficients_are_refused():
+    rng = np.random.default_rng(4)
+    data = {"y": rng.normal(size=30), "x": rng.normal(size=30), "w": np.full(30, 1e-8)}
+    with pytest.raises(FitError, match="weights that add up to 3e-07 for 2 coefficients"):
+        fit("y ~ x", data, weights="w", verbose=0)
+
+
+def test_moments_that_overflow_are_an_error_of_ours():
+    y = np.r_[1e-300, np.linspace(1.0, 2.0, 20)]
+    with pytest.raises(FitError, match="moments|not finite"):
+        fit("y ~ 1", {"y": y}, "inverse_gamma", verbose=0)
