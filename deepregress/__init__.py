@@ -20,18 +20,21 @@ if TYPE_CHECKING:
     from deepregress import families as families
     from deepregress import networks as networks
     from deepregress import orthogonal as orthogonal
+    from deepregress.cross_validation import cross_validate as cross_validate
     from deepregress.deep_ensemble import Ensemble as Ensemble
     from deepregress.ensemble_fit import ensemble as ensemble
     from deepregress.errors import ConvergenceWarning as ConvergenceWarning
     from deepregress.errors import DeepRegressError as DeepRegressError
     from deepregress.errors import DeepRegressWarning as DeepRegressWarning
     from deepregress.estimates import anova as anova
+    from deepregress.estimator import DistributionalRegressor as DistributionalRegressor
     from deepregress.families import Family as Family
     from deepregress.families.mixture import mixture as mixture
     from deepregress.families.positive import survreg as survreg
     from deepregress.fitted import FittedModel as FittedModel
     from deepregress.loading import load as load
     from deepregress.model import fit as fit
+    from deepregress.scoring import compare as compare
     from deepregress.solvers.base import Training as Training
     from deepregress.sparse_path import path as path
 
@@ -42,11 +45,14 @@ _HOME = {
     "ConvergenceWarning": "deepregress.errors",
     "DeepRegressError": "deepregress.errors",
     "DeepRegressWarning": "deepregress.errors",
+    "DistributionalRegressor": "deepregress.estimator",
     "Ensemble": "deepregress.deep_ensemble",
     "Family": "deepregress.families",
     "FittedModel": "deepregress.fitted",
     "Training": "deepregress.solvers.base",
     "anova": "deepregress.estimates",
+    "compare": "deepregress.scoring",
+    "cross_validate": "deepregress.cross_validation",
     "datasets": "deepregress.datasets",
     "ensemble": "deepregress.ensemble_fit",
     "errors": "deepregress.errors",

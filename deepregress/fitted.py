@@ -205,8 +205,9 @@ class FittedModel(Estimates):
         ----------
         networks : {"conditional", "population", "members", "dropout", "laplace"}
             Given the networks; for structured effects in the population (`cov_population`); the
-            spread of the cross-fitted networks; Monte Carlo dropout, for networks with Dropout;
-            a last-layer Laplace approximation, its prior precision by the evidence.
+            jackknife over the cross-fitted networks, which each lack a fold; Monte Carlo dropout,
+            for networks with Dropout; a last-layer Laplace approximation, its prior precision by
+            the evidence.
         samples : int
             Thinned networks of "dropout".
         seed : int

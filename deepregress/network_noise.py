@@ -4,10 +4,11 @@ The networks of a predictor are uncertain by directions f_r(z), r = 1..R, of whi
 is a sum with standard normal weights. Each kind is a linear map of what networks give for a row,
 made orthogonal to the protected columns x as the effect is, c its multiplier:
 
-    f(z) = c (o(z) - x' A) T / sqrt(K)
-    members    o = outputs of the K members           T: deviations from their mean, sd over members
-    dropout    o = outputs of networks thinned at random    T: deviations from each member's mean
-    laplace    o = features U_m(z) of each member     T T' = (H + tau I)^-1, H of its head gamma_m
+    f(z) = c (o(z) - x' A) T
+    members    o: outputs of the K members, each without one fold of the rows
+               T T' = (K - 1) / K (I - 11' / K), the delete-a-group jackknife
+    dropout    o: outputs of networks thinned at random, T T' their sample covariance
+    laplace    o: features U_m(z) of each member, T T' = (H + tau I)^-1, H of its head gamma_m
 
 The structured coefficients are refitted to any other network, beta moves by -R = -P f(training
 rows), P = V Z'W the row map of the structured fit. So a predictor z' beta + f(z) has the covariance
@@ -17,9 +18,9 @@ rows), P = V Z'W the row map of the structured fit. So a predictor z' beta + f(z
 with Gamma = f f' over the training rows (Dorigatti et al. 2023). Orthogonal networks have R = 0 at
 their protected columns. Dropout and Laplace covariances are the mean over the members of theirs.
 
-References: Gal & Ghahramani (2016), arXiv:1506.02142; Daxberger et al. (2021), arXiv:2106.14806;
-Dorigatti, Schubert, Bischl & Ruegamer (2023), Frequentist uncertainty quantification in
-semi-structured neural networks, AISTATS.
+References: Kott (2001), The delete-a-group jackknife, J. Official Statistics 17; Gal & Ghahramani
+(2016), arXiv:1506.02142; Daxberger et al. (2021), arXiv:2106.14806; Dorigatti, Schubert, Bischl &
+Ruegamer (2023), Frequentist uncertainty quantification in semi-structured neural networks, AISTATS.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ KINDS = ("conditional", "population", "members", "dropout", "laplace")
 ABOUT = {
     "conditional": "are given the networks; with_uncertainty() adds that of the networks",
     "population": "are those of effects in the population",
-    "members": "hold the spread of the cross-fitted networks",
+    "members": "hold the jackknife variance of the cross-fitted networks",
     "dropout": "hold the networks' uncertainty by Monte Carlo dropout",
     "laplace": "hold the networks' uncertainty by a last-layer Laplace approximation",
 }
@@ -97,7 +98,7 @@ class Directions:
     projection : Matrix, (p, r)
         A, coefficients of o on the protected columns.
     mixing : Matrix, (r, R)
-        T / sqrt(K), scaled by c.
+        c T.
     """
 
     columns: Array

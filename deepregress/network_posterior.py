@@ -246,10 +246,10 @@ def _own(V: Inverse, unit: Predictor) -> Matrix:
 def _mixing(
     kind: str, effect: DeepEffect, sums: Sums, A: Matrix, V: Matrix, masks: Masks
 ) -> Matrix:
-    """T / sqrt(K), or for members the deviations from their mean in units of the sample sd."""
+    """T / sqrt(K), or that of the delete-a-group jackknife for members."""
     K = len(effect.members.trainable)
     if kind == "members":
-        return np.asarray((np.eye(K) - 1.0 / K) / np.sqrt(K - 1))
+        return np.asarray((np.eye(K) - 1.0 / K) * np.sqrt((K - 1) / K))
     if kind == "dropout":
         T = np.zeros((masks.samples, masks.samples))
         for m in range(K):

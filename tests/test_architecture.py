@@ -96,7 +96,8 @@ FLOORS = {
     12.5: ("deep_ensemble", "orthogonal"),
     12.6: ("loading",),
     13: ("model",),
-    13.5: ("sparse_path", "ensemble_fit"),
+    13.2: ("scoring",),
+    13.5: ("sparse_path", "ensemble_fit", "cross_validation", "estimator"),
     14: ("",),
 }
 SHARED = {

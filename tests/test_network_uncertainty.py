@@ -160,7 +160,8 @@ def test_network_noise_reaches_the_coefficients(free):
     data, effect = table(), free.deep.effects[0]
     X = np.column_stack([np.ones(N), data["x"]])
     each = effect.member_effects((inputs(free, data),), X)
-    Gamma = np.cov(each.T)
+    away = each - each.mean(axis=0)
+    Gamma = 2 / 3 * away.T @ away  # the jackknife of three groups
     column = each.mean(axis=0) / free.coef.iloc[2]
     Z = np.column_stack([X, column])
     P = free.cov.to_numpy() @ Z.T / SCALE**2
@@ -267,7 +268,7 @@ def test_it_is_saved_and_taken_back(crossed, tmp_path):
 
 def test_summary_says_which(crossed):
     assert "Standard errors are given the networks" in str(crossed.summary())
-    texts = {"members": "spread of the cross-fitted", "laplace": "last-layer Laplace"}
+    texts = {"members": "jackknife variance", "laplace": "last-layer Laplace"}
     for kind, text in texts.items():
         assert text in str(crossed.with_uncertainty(kind).summary())
 
