@@ -53,7 +53,7 @@ from deepregress.terms import registered
 from deepregress.training_rows import TrainingRows, stored_training_set
 
 METHODS = ("REML", "ML", "GCV", "fixed")
-ORTHOGONALIZATIONS = ("posthoc", "none")
+ORTHOGONALIZATIONS = ("posthoc", "cell", "none")
 
 
 def fit(
@@ -104,8 +104,9 @@ def fit(
         "fixed": every smooth has its `sp` or `df`.
     training : Training, optional
         How networks are trained.
-    orthogonalize : {"posthoc", "none"}
-        Whether the part of a network that its structured terms span is moved to them.
+    orthogonalize : {"posthoc", "cell", "none"}
+        Whether the part of a network that its structured terms span is moved to them after
+        training ("cell": removed in training, too).
     seed : int, optional
         Of everything random in the training of networks; the same seed gives the same fit.
     verbose : int

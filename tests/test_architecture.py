@@ -59,7 +59,7 @@ FLOORS = {
     7.5: ("assembly",),
     7.6: ("stored_fit",),
     8: ("solvers.base",),
-    8.5: ("solvers.quadratic", "solvers.optimizer", "solvers.parts"),
+    8.5: ("solvers.quadratic", "solvers.optimizer", "solvers.cell", "solvers.parts"),
     8.6: ("solvers.plan", "solvers.outputs"),
     8.7: ("solvers.epoch_data", "solvers.epoch", "solvers.progress"),
     8.75: ("solvers.checkpoint", "solvers.streaming"),

@@ -332,8 +332,8 @@ def test_errors():
     objective, parts = problem(9)
     with pytest.raises(FitError, match="9 rows with positive weight are too few for 5 folds"):
         fit(objective, parts, Training())
-    with pytest.raises(FitError, match="orthogonalize='cell': needs 'posthoc' or 'none'"):
-        fit(objective, parts, orthogonalize="cell")
+    with pytest.raises(FitError, match="orthogonalize='qr': needs 'posthoc', 'cell' or 'none'"):
+        fit(objective, parts, orthogonalize="qr")
 
 
 def test_interruption_still_gives_a_fit():

@@ -122,6 +122,10 @@ class StructuredSolver(Protocol):
         """Fit `objective`, from `start` (n_coef,) where it is given."""
 
 
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+"""Policies of Keras in which networks can train."""
+
+
 @dataclass(frozen=True)
 class Training:
     """How networks are trained (METHODS 5.1).
@@ -155,6 +159,10 @@ class Training:
         File that is written after every epoch. The same call of `fit` goes on from there, and ends
         with the same numbers as if it had not been interrupted; with `seed=None` it takes the seed
         of the file. Callbacks start anew.
+    precision : {"float32", "mixed_float16", "mixed_bfloat16"}, optional
+        In what the layers of networks compute; None: as their own policies say, for default
+        networks `keras.config.dtype_policy()`. Weights, heads and likelihood are never of less
+        than float32. Layers that a model of your own class makes by itself keep theirs.
     """
 
     epochs: int = 300
@@ -168,6 +176,7 @@ class Training:
     callbacks: Sequence[Any] = ()
     optimizer: Any = None
     checkpoint: str | Path | None = None
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse impossible choices."""
@@ -188,6 +197,10 @@ class Training:
                 raise FitError(
                     f"Training({name}={getattr(self, name)!r}): needs True, False or 'auto'"
                 )
+        if self.precision not in (None, *PRECISIONS):
+            raise FitError(
+                f"Training(precision={self.precision!r}): needs None, {', '.join(PRECISIONS)}"
+            )
         self._check_optimizer()
 
     def described(self) -> Training:

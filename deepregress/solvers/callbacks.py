@@ -149,6 +149,7 @@ class MembersModel:
 
     @progress.setter
     def progress(self, progress: Progress) -> None:
+        """Set it, with what the optimiser shows."""
         self._progress = progress
         self.optimizer.iterations.assign(progress.epoch * self._plan.steps)
         if not self._plan.rule.schedules:

@@ -21,7 +21,7 @@ import tensorflow as tf
 from deepregress.architecture import Architecture
 from deepregress.families.base import Family
 from deepregress.predictor import Layout, forward, outside
-from deepregress.solvers.optimizer import Rule
+from deepregress.solvers.optimizer import Rule, stepper_of
 from deepregress.solvers.plan import Plan, State
 
 Tensor = Any
@@ -97,7 +97,7 @@ def compiled_epoch(
     rule: Rule,
 ) -> Callable[..., Any]:
     """One epoch as a graph: (state, data, seed, (lr, decay)) -> next state, held-out v, loss."""
-    stepper = rule.stepper(tuple(architecture for architecture, _ in networks), n_members)
+    stepper = stepper_of(rule, tuple(architecture for architecture, _ in networks), n_members)
 
     @tf.function(jit_compile=jit, reduce_retracing=False)  # type: ignore[untyped-decorator]
     def steps(state: Any, data: Any, order: Tensor, rates: Tensor) -> Any:
@@ -106,7 +106,11 @@ def compiled_epoch(
         def body(i: Tensor, total: Tensor, weights: Tensor, slots: Any, untrained: Any) -> Any:
             rows = tf.slice(order, [0, i * batch], [n_members, batch])
             gradient, untrained, loss = loss_gradient(
-                networks, family, (weights, untrained, removed), gathered(data, rows)
+                networks,
+                family,
+                (weights, untrained, removed),
+                gathered(data, rows),
+                scale=stepper.scale(slots),
             )
             weights, slots = stepper.step(weights, gradient, slots, rates)
             return i + 1, total + loss, weights, slots, untrained
@@ -160,8 +164,10 @@ def loss_gradient(
     family: Family,
     members: Stacked,
     batch: Mapping[str, Any],
+    *,
+    scale: Tensor,
 ) -> tuple[Tensor, Any, Tensor]:
-    """Gradient (M, n_weights) of the sum of the members' losses, next state, and that sum."""
+    """Gradient (M, n_weights) of scale times the sum of the members' losses, state, that sum."""
     weights, untrained, removed = members
     with tf.GradientTape() as tape:
         tape.watch(weights)
@@ -170,7 +176,8 @@ def loss_gradient(
         rowwise = family.log_likelihood(batch["columns"], eta) * batch["weights"]
         n_rows = rowwise.shape[0] // int(weights.shape[0])
         loss = outside(penalty) - tf.reduce_sum(rowwise) / n_rows
-    return tape.gradient(loss, weights), untrained, loss
+        scaled = scale * loss
+    return tape.gradient(scaled, weights), untrained, loss
 
 
 def predictors(

@@ -9,7 +9,10 @@ step is a function. Rules that act on each weight alone take the packed weights 
 one variable. All others (norms, matrices, names, the user's own) get an optimiser for each member
 and a variable for each of its weights, as in a Keras loop over that member.
 
-References: Kingma & Ba (2015), arXiv 1412.6980; Loshchilov & Hutter (2019), arXiv 1711.05101.
+Networks that compute in float16 take steps of a scaled loss.
+
+References: Kingma & Ba (2015), arXiv 1412.6980; Loshchilov & Hutter (2019), arXiv 1711.05101;
+Micikevicius et al. (2018), arXiv 1710.03740 (loss scaling).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deepregress.architecture import Architecture, template
+from deepregress.architecture import Architecture, layers, template
 from deepregress.errors import FitError
 from deepregress.predictor import Layout
 from deepregress.solvers.base import Training
@@ -35,6 +38,9 @@ Tensor = Any
 Slots = tuple[Tensor, ...]
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
+
+FIRST_SCALE, STEPS_TO_DOUBLE = 2.0**15, 2000
+"""Scale of the loss of float16 networks, as Keras begins, and steps after which it doubles."""
 
 ELEMENTWISE = (
     keras.optimizers.SGD,
@@ -81,11 +87,18 @@ class Stepper(ABC):
     def start(self) -> Slots:
         """Slots before the first step."""
 
+    def scale(self, slots: Slots) -> Tensor:
+        """What the loss is multiplied by before its gradient is taken."""
+        return tf.ones((), tf.float64)
+
     @abstractmethod
     def step(
         self, weights: Tensor, gradient: Tensor, slots: Slots, rates: Tensor
     ) -> tuple[Tensor, Slots]:
-        """Weights (M, n_weights) and slots after one step; rates = (lr, decay per step)."""
+        """Weights (M, n_weights) and slots after one step; rates = (lr, decay per step).
+
+        The gradient is that of the scaled loss.
+        """
 
 
 def rule_of(training: Training) -> tuple[Rule, float]:
@@ -126,6 +139,17 @@ def rule_of(training: Training) -> tuple[Rule, float]:
         return KerasRule.of(optimizer), training.learning_rate
     schedules = isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
     return KerasRule.of(optimizer), float(optimizer.learning_rate if schedules else rate)
+
+
+def stepper_of(rule: Rule, architectures: tuple[Architecture, ...], n_members: int) -> Stepper:
+    """The rule for these networks, with a scaled loss where they compute in float16."""
+    stepper = rule.stepper(architectures, n_members)
+    half = any(
+        getattr(layer, "compute_dtype", None) == "float16"
+        for architecture in architectures
+        for layer in layers(template(architecture))
+    )
+    return _Scaled(stepper) if half else stepper
 
 
 # -- the built-in rule -----------------------------------------------------------------------------
@@ -311,3 +335,41 @@ class _KerasStepper(Stepper):
             return [packed]
         pieces = tf.split(packed[group], self.sizes)
         return [tf.reshape(p, shape) for p, shape in zip(pieces, self.shapes, strict=True)]
+
+
+# -- float16 ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Scaled(Stepper):
+    """Dynamic loss scaling: small gradients are numbers in float16 only when they are scaled up.
+
+    A step whose gradient is not finite is left out and halves the scale; STEPS_TO_DOUBLE finite
+    ones in a row double it. Its own slots, scale and count, come before those of the rule.
+    """
+
+    stepper: Stepper
+
+    @property
+    def start(self) -> Slots:
+        return (tf.constant(FIRST_SCALE, tf.float64), tf.constant(0), *self.stepper.start)
+
+    def scale(self, slots: Slots) -> Tensor:
+        return slots[0]
+
+    def step(
+        self, weights: Tensor, gradient: Tensor, slots: Slots, rates: Tensor
+    ) -> tuple[Tensor, Slots]:
+        scale, count, *others = slots
+        own = tuple(others)
+        finite = tf.reduce_all(tf.math.is_finite(gradient))
+        unscaled = tf.where(finite, gradient / tf.cast(scale, gradient.dtype), 0.0)
+        moved = self.stepper.step(weights, unscaled, own, rates)
+        weights, own = tf.nest.map_structure(
+            lambda new, old: tf.where(finite, new, old), moved, (weights, own)
+        )
+        full = count + 1 >= STEPS_TO_DOUBLE
+        grown = tf.where(full, 2.0 * scale, scale)
+        scale = tf.where(finite, grown, tf.maximum(scale / 2.0, 1.0))
+        count = tf.where(tf.logical_and(finite, tf.logical_not(full)), count + 1, 0)
+        return weights, (scale, count, *own)

@@ -49,10 +49,6 @@ class NetworkPart:
     trunk: str = ""
     gated: bool = False
 
-    def in_precision(self, policy: str) -> NetworkPart:
-        """The part with a network that computes by a policy of Keras."""
-        return replace(self, architecture=self.architecture.in_precision(policy))
-
 
 def check_trunk(trunk: str, label: str, unit: int, parts: Sequence[NetworkPart]) -> None:
     """Refuse a shared network that is not fed alike, once in each predictor.

@@ -19,7 +19,7 @@ from deepregress.families.base import Family
 from deepregress.objective import Objective
 from deepregress.predictor import Layout, Members
 from deepregress.solvers.base import Folds, Network, Training
-from deepregress.solvers.optimizer import Rule, Slots, rule_of
+from deepregress.solvers.optimizer import Rule, Slots, rule_of, stepper_of
 from deepregress.stored import StoredArray
 
 Tensor = Any
@@ -80,7 +80,8 @@ class Plan:
 
     def start(self, members: Sequence[Members]) -> State:
         """Initial weights, with an optimiser that remembers nothing."""
-        stepper = self.rule.stepper(tuple(each for each, _ in self.networks), self.n_members)
+        architectures = tuple(architecture for architecture, _ in self.networks)
+        stepper = stepper_of(self.rule, architectures, self.n_members)
         return State(
             weights=tf.constant(np.hstack([each.trainable for each in members])),
             slots=stepper.start,

@@ -55,6 +55,7 @@ from deepregress.solvers.base import (
     Trained,
     Training,
 )
+from deepregress.solvers.cell import as_trained, protecting
 from deepregress.solvers.judgement import Judgement
 from deepregress.solvers.outputs import (
     less,
@@ -102,8 +103,9 @@ def solve(
     training : Training
     seed : int
         Folds, initial weights and shuffling.
-    orthogonalize : {"posthoc", "none"}
-        "none": networks keep what their protected columns could say.
+    orthogonalize : {"posthoc", "cell", "none"}
+        "cell": networks are orthogonal to their protected columns while they train, too; "none":
+        they keep what these could say.
     verbose : int
         0: silent, else a progress bar.
 
@@ -112,8 +114,8 @@ def solve(
     FitError
         If `orthogonalize` is unknown or there are fewer rows than folds.
     """
-    if orthogonalize not in ("posthoc", "none"):
-        raise FitError(f"orthogonalize={orthogonalize!r}: needs 'posthoc' or 'none'")
+    if orthogonalize not in ("posthoc", "cell", "none"):
+        raise FitError(f"orthogonalize={orthogonalize!r}: needs 'posthoc', 'cell' or 'none'")
     with one_blas_thread():
         return _solve(
             objective,
@@ -141,17 +143,22 @@ def _solve(
     """The numbered steps of the module's docstring."""
     if orthogonalize == "none":
         parts = [replace(part, protected=part.protected[:0]) for part in parts]
+    if training.precision is not None:
+        policy = training.precision
+        parts = [replace(p, architecture=p.architecture.in_precision(policy)) for p in parts]
     networks = [
         Network(part.architecture, part.unit, part.architecture.arrange(part.inputs))
         for part in parts
     ]
-    joint = joined(networks, parts)
     crossfit = _crossfit(training, networks, objective.n_obs)
     folds = _folds(objective.response.weights, training, crossfit=crossfit, seed=seed)
     base = structured(objective)
     eta = objective.eta(base.coef)
     history: tuple[Epoch, ...] = ()
     for round_number in range(1, _rounds(objective, parts) + 1):
+        if orthogonalize == "cell":
+            networks = _with_cells(objective, parts, networks, eta)
+        joint = joined(networks, parts)
         trained = trainer(
             objective,
             joint,
@@ -207,6 +214,17 @@ def _folds(weights: Vector, training: Training, *, crossfit: bool, seed: int) ->
     return Folds(tuple(train), tuple(held))
 
 
+def _with_cells(
+    objective: Objective, parts: Sequence[NetworkPart], networks: Sequence[Network], eta: Matrix
+) -> list[Network]:
+    """Networks that know the columns their features are kept orthogonal to."""
+    weights, kept = working_weights(objective, eta), []
+    for network, part in zip(networks, parts, strict=True):
+        columns = objective.units[part.unit].matrix.select(part.protected)
+        kept.append(protecting(network, columns, weights[part.unit], label=part.label))
+    return kept
+
+
 def _rounds(objective: Objective, parts: Sequence[NetworkPart]) -> int:
     """2 where a network is at most centred and the structured part has more than constants."""
     return 2 if any(not _shares_columns(objective, part) for part in parts) else 1
@@ -226,9 +244,9 @@ def _shares_columns(objective: Objective, part: NetworkPart) -> bool:
 class _Deep:
     """Trained networks after the projection.
 
-    `projections` are the C of each part, (p, M), `seen` whether a row was held out by a member,
-    `out_of_fold` the unprojected and `columns` the projected outputs of the member that did not see
-    the row, (n_obs, n_parts); rows in no fold get the mean of all members.
+    `projections` are the C of each part, (p, M), `held` the rows held out by a member,
+    `out_of_fold` the outputs as in training and `columns` the projected ones of the member that did
+    not see the row, (n_obs, n_parts); rows in no fold get the mean of all members.
     """
 
     objective: Objective
@@ -254,7 +272,10 @@ class _Deep:
             evaluate(network.architecture, own, network.inputs)
             for network, own in zip(networks, members, strict=True)
         ]
-        out_of_fold = side_by_side([out_of_fold_of(D, folds) for D in outputs])
+        judged = [
+            as_trained(network, D, folds) for network, D in zip(networks, outputs, strict=True)
+        ]
+        out_of_fold = side_by_side([out_of_fold_of(D, folds) for D in judged])
         weights = working_weights(
             objective, with_columns(eta, out_of_fold, [part.unit for part in parts])
         )

@@ -20,7 +20,7 @@ from deepregress.families.base import Family
 from deepregress.linalg import Array
 from deepregress.solvers.base import Network
 from deepregress.solvers.epoch import Networks, gathered, judged, loss_gradient, moment, shuffled
-from deepregress.solvers.optimizer import Rule
+from deepregress.solvers.optimizer import Rule, stepper_of
 from deepregress.solvers.plan import Plan, State
 
 Tensor = Any
@@ -131,11 +131,14 @@ def _graphs(
     @tf.function(jit_compile=jit, reduce_retracing=False)  # type: ignore[untyped-decorator]
     def step(state: Any, data: Any, rows: Tensor, inputs: Any, rates: Tensor) -> Any:
         weights, slots, untrained, removed = state
-        stepper = rule.stepper(
-            tuple(architecture for architecture, _ in networks), int(rows.shape[0])
-        )
+        architectures = tuple(architecture for architecture, _ in networks)
+        stepper = stepper_of(rule, architectures, int(rows.shape[0]))
         gradient, untrained, loss = loss_gradient(
-            networks, family, (weights, untrained, removed), batch_of(data, rows, inputs)
+            networks,
+            family,
+            (weights, untrained, removed),
+            batch_of(data, rows, inputs),
+            scale=stepper.scale(slots),
         )
         weights, slots = stepper.step(weights, gradient, slots, rates)
         return weights, slots, untrained, loss
