@@ -51,21 +51,44 @@ class Source:
 
     def batches(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Columns of consecutive rows; each as an arrow array, by its name."""
-        scanner = self.dataset.scanner(
-            columns=list(dict.fromkeys(names)),
-            batch_size=BATCH_ROWS,
-            batch_readahead=READ_AHEAD,
-            fragment_readahead=READ_AHEAD,
-            fragment_scan_options=self._options(),
-        )
-        for batch in scanner.to_batches():
-            if batch.num_rows:
-                yield dict(zip(batch.schema.names, batch.columns, strict=True))
+        for piece in self._pieces():
+            schema = {} if piece is self.dataset else {"schema": self.dataset.schema}
+            scanner = piece.scanner(
+                columns=list(dict.fromkeys(names)),
+                batch_size=BATCH_ROWS,
+                batch_readahead=READ_AHEAD,
+                fragment_readahead=READ_AHEAD,
+                fragment_scan_options=self._options(),
+                **schema,
+            )
+            for batch in scanner.to_batches():
+                if batch.num_rows:
+                    yield dict(zip(batch.schema.names, batch.columns, strict=True))
+
+    @property
+    def _parquet(self) -> bool:
+        kind = getattr(self.dataset, "format", None)
+        return isinstance(kind, pa.dataset.ParquetFileFormat)
+
+    def _pieces(self) -> Iterator[Any]:
+        """What is read one after the other: row groups of parquet files, else the whole.
+
+        A scan of the whole reads as far ahead as it is faster than what is done with the rows.
+        """
+        try:
+            files = self.dataset.get_fragments() if self._parquet else None
+        except ValueError:
+            # of a dataset with a filter, which has no files of its own
+            files = None
+        if files is None:
+            yield self.dataset
+            return
+        for file in files:
+            yield from file.split_by_row_group()
 
     def _options(self) -> Any:
         """How files are read: not whole files ahead, as parquet's are by default."""
-        kind = getattr(self.dataset, "format", None)
-        if not isinstance(kind, pa.dataset.ParquetFileFormat):
+        if not self._parquet:
             return None
         return pa.dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
 

@@ -19,7 +19,7 @@ from deepregress.data import Frame, training_set
 from deepregress.errors import DataError, DeepRegressError, DroppedRowsWarning, ResponseError
 from deepregress.source import opened
 from deepregress.survey import Survey
-from deepregress.training_rows import stored_training_set
+from deepregress.training_rows import read, stored_training_set
 
 N = 1000
 
@@ -295,6 +295,17 @@ def test_folders_with_values_in_their_names(tmp_path: Path) -> None:
         pd.DataFrame({"x": [1.0, 2.0]}).to_parquet(tmp_path / f"g={level}" / "part.parquet")
     frame = Frame.read(tmp_path, ["g", "x"])
     assert list(frame["g"]) == ["a", "a", "b", "b"]
+    chunks = list(read(opened(tmp_path), ["g", "x"]))
+    assert [list(part["g"]) for part in chunks] == [["a", "a"], ["b", "b"]]
+
+
+def test_datasets_with_a_filter(tmp_path: Path) -> None:
+    table().to_parquet(tmp_path / "t.parquet", row_group_size=100)
+    whole = pa.dataset.dataset(tmp_path / "t.parquet")
+    some = opened(whole.filter(pa.dataset.field("count") > 2))
+    x = np.concatenate([part["x"] for part in read(some, ["x"])])
+    np.testing.assert_array_equal(x, table().query("count > 2")["x"])
+    assert some.n_rows() == len(x)
 
 
 def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:
