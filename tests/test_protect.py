@@ -136,6 +136,33 @@ def test_the_linear_model_in_closed_form(data):
     np.testing.assert_allclose(project(fair.predict(), data["sex"]), fair.predict(), atol=1e-10)
 
 
+def test_strong_influence_rare_groups_and_columns_of_any_scale():
+    """Far from the free maximum: the conditions of Karush, Kuhn and Tucker, by NumPy alone."""
+    rng = np.random.default_rng(5)
+    n = 3000
+    group = rng.choice(list("abcd"), n, p=[0.6, 0.3, 0.09, 0.01])
+    age = rng.uniform(17, 90, n) + 10 * (group == "b")
+    status = np.where(rng.random(n) < 0.85, np.where(group == "a", "in", "out"), "else")
+    income = 1000 * rng.gamma(2.0, size=n) + 3000 * (group == "d")
+    eta = -3 + 0.05 * age + 2.0 * (status == "in") + 4e-4 * income
+    table = pd.DataFrame({"group": group, "age": age, "status": status, "income": income})
+    table["y"] = (rng.random(n) < 1 / (1 + np.exp(-eta))).astype(float)
+    model = dr.fit("y ~ age + status + income", table, "bernoulli")
+    fair = protect(model, "group", data=table)
+    assert fair.converged
+    assert fair.influence["before"].abs().max() > 1.0
+    assert fair.influence["after"].abs().max() < 1e-9
+    Z = np.column_stack([np.ones(n), age, status == "in", status == "out", income])
+    Z = Z.astype(float)
+    p = fair.predict()
+    X = np.column_stack([group == g for g in "bcd"]).astype(float)
+    J = ((X - X.mean(axis=0)) * (p * (1 - p))[:, None]).T @ Z
+    scale = np.linalg.norm(Z, axis=0)
+    score = Z.T @ (table["y"] - p) / scale
+    left = score - (J / scale).T @ np.linalg.lstsq((J / scale).T, score, rcond=None)[0]
+    assert np.abs(left).max() < 1e-5 * np.abs(score).max()
+
+
 def test_networks_are_kept_and_their_multiplier_is_refitted(data, tmp_path):
     model = dr.fit(
         "y ~ x + deep(x, z)",
