@@ -103,14 +103,14 @@ def coverage(rows: list[int], seeds: int) -> None:
                 for kind in ("conditional", "members", "dropout", "laplace")
             }
             models["ensemble"] = ensemble
-            noisy = [model.with_uncertainty("laplace") for model in ensemble.members]
-            models["ensemble, laplace"] = dr.Ensemble(tuple(noisy))
+            for kind in ("members", "laplace"):
+                models[f"ensemble, {kind}"] = ensemble.with_uncertainty(kind)
             for kind, model in models.items():
                 answer = model.predict(test, "linear", parameter="loc", se=True, interval=0.95)
                 found.setdefault(kind, []).append((covered(answer, loc), answer["se"].mean()))
         for kind, pairs in found.items():
             share, se = np.mean(pairs, axis=0)
-            print(f"n = {n}, {kind:18s} coverage {share:.3f}, mean standard error {se:.3f}")
+            print(f"n = {n}, {kind:17s} coverage {share:.3f}, mean standard error {se:.3f}")
 
 
 def main() -> None:

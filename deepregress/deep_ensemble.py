@@ -132,6 +132,20 @@ class Ensemble:
         """Tables of coefficients, smooths and networks, pooled over the members."""
         return rubin.EnsembleSummary.of(self.members, self._pooled)
 
+    def with_uncertainty(
+        self, networks: str = "conditional", *, samples: int = 50, seed: int = 0
+    ) -> Ensemble:
+        """The same ensemble with the uncertainty of its members' networks in their covariances.
+
+        That between members is added to it. Arguments are those of `FittedModel.with_uncertainty`.
+        """
+        return Ensemble(
+            tuple(
+                model.with_uncertainty(networks, samples=samples, seed=seed)
+                for model in self.members
+            )
+        )
+
     def partial_effect(
         self,
         term: str,

@@ -276,7 +276,7 @@ def test_summary_says_which(crossed):
 def test_ensembles_pool_what_their_members_hold(crossed):
     models = (crossed, crossed)
     given = dr.Ensemble(models).predict(table(5), se=True)["se"]
-    noisy = dr.Ensemble(tuple(model.with_uncertainty("laplace") for model in models))
+    noisy = dr.Ensemble(models).with_uncertainty("laplace")
     expected = crossed.with_uncertainty("laplace").predict(table(5), se=True)["se"]
     found = noisy.predict(table(5), se=True)["se"]
     np.testing.assert_allclose(found, expected, rtol=1e-10)
