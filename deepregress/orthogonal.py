@@ -230,7 +230,7 @@ class _Columns:
 def _frame(model: FittedModel, variables: Sequence[str], data: Any) -> Frame:
     if data is not None:
         return prediction_frame(data, list(variables))
-    frame, _ = model._training()
+    frame, _ = model._every_row()
     absent = [name for name in variables if name not in frame]
     if absent:
         raise PredictionError(
@@ -280,7 +280,7 @@ def _balance(family: Family, X: Matrix, weights: Vector) -> Balance:
 
 def _objective(model: FittedModel) -> Objective:
     """The likelihood of the model's coefficients, its networks' effects as columns or offsets."""
-    frame, response = model._training()
+    frame, response = model._every_row()
     objective, _ = assemble(model.family, response, model.designs, frame)
     objective = objective.densely()
     coef = model.solution.coef
