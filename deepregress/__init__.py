@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from deepregress.estimates import anova as anova
     from deepregress.estimator import DistributionalRegressor as DistributionalRegressor
     from deepregress.families import Family as Family
+    from deepregress.families.cox import coxph as coxph
     from deepregress.families.mixture import mixture as mixture
     from deepregress.families.positive import survreg as survreg
     from deepregress.fitted import FittedModel as FittedModel
@@ -53,6 +54,7 @@ _HOME = {
     "anova": "deepregress.estimates",
     "compare": "deepregress.scoring",
     "cross_validate": "deepregress.cross_validation",
+    "coxph": "deepregress.families.cox",
     "datasets": "deepregress.datasets",
     "ensemble": "deepregress.ensemble_fit",
     "errors": "deepregress.errors",

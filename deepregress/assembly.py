@@ -16,6 +16,8 @@ from deepregress.data import Frame, Response
 from deepregress.design import Design
 from deepregress.errors import FitError, FormulaError
 from deepregress.families.base import Family
+from deepregress.families.cox import CoxPH
+from deepregress.groups import STRATUM
 from deepregress.linalg import Array
 from deepregress.objective import Objective, Unit
 from deepregress.penalty import PlacedPenalty, Quadratic
@@ -63,10 +65,27 @@ def assemble(
         units.append(Unit(arrays.X, arrays.offset, design.penalties, arrays.levels))
         inputs.update({(parameter.name, label): given for label, given in arrays.inputs.items()})
     objective = Objective(family, response, tuple(units))
+    if isinstance(family, CoxPH):
+        _refuse_estimated_strata(objective)
+        objective = objective.densely()
     sparse = any(block.sparsity for design in designs.values() for block in design.columns)
     if not sparse and not any(design.networks for design in designs.values()):
         _refuse_saturation(objective)
     return objective, inputs
+
+
+def _refuse_estimated_strata(objective: Objective) -> None:
+    """Strata of a partial likelihood are known.
+
+    Raises
+    ------
+    FormulaError
+        Their formula has terms with coefficients.
+    """
+    if objective.units[1].n_coef:
+        raise FormulaError(
+            f"the formula for {STRATUM!r} can hold strata() or an offset only, the code of each row"
+        )
 
 
 def _refuse_saturation(objective: Objective) -> None:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from deepregress.errors import PredictionError
 from deepregress.families.base import Family
+from deepregress.families.cox import CoxPH
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.quantities import Error, at_values, by_key, gradient
 
@@ -29,6 +30,7 @@ BOUNDS = {
     "survival": (0.0, 1.0),
     "hazard": (0.0, np.inf),
     "cumhazard": (0.0, np.inf),
+    "rmst": (0.0, np.inf),
 }
 """Of what is not a quantile, whose bounds are the family's."""
 
@@ -41,7 +43,7 @@ def with_error(
     Parameters
     ----------
     family : Family
-    which : {"quantile", "median", "cdf", "survival", "hazard", "cumhazard"}
+    which : {"quantile", "median", "cdf", "survival", "hazard", "cumhazard", "rmst"}
     eta : Matrix, (n_obs, U)
     cov : Matrix, (n_obs, U, U)
     at : array
@@ -58,6 +60,11 @@ def with_error(
     PredictionError
         The quantile of a discrete response.
     """
+    if isinstance(family, CoxPH):
+        raise PredictionError(
+            f"predict(which={which!r}): family 'coxph' has no standard errors of its baseline; "
+            "family='cox', the full likelihood, has them"
+        )
     if which in JUMPING and family.discrete:
         raise PredictionError(
             f"predict(which={which!r}) of the discrete family {family.name!r} has no se= and "

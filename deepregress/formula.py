@@ -22,7 +22,7 @@ from formulaic.parser.types import Token
 from formulaic.transforms import TRANSFORMS
 
 from deepregress.errors import FormulaError, NetworkError, caret, listing, suggestion
-from deepregress.groups import group_of, members
+from deepregress.groups import STRATUM, group_of, members
 from deepregress.remainder import expression_variables, linear, tokenise, unquoted
 
 __all__ = [
@@ -39,6 +39,8 @@ __all__ = [
 
 # Name of the call that `(x | g)` stands for.
 BAR = "|"
+# Name of the call that says which rows share a baseline.
+STRATA = "strata"
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,32 @@ def expand(
         intercept = name not in without_intercept
         predictors[name] = replace(given, parameter=name, calls=calls, intercept=intercept)
     return replace(parsed, predictors=predictors)
+
+
+def with_strata(parsed: ParsedModel, first: str, parameters: Sequence[str]) -> ParsedModel:
+    """Put `strata()` of the first formula where it belongs.
+
+    Raises
+    ------
+    FormulaError
+        The family has no strata.
+    """
+    given = parsed.predictors[first]
+    found = tuple(call for call in given.calls if call.name == STRATA)
+    if not found:
+        return parsed
+    if STRATUM not in parameters:
+        raise found[0].error(
+            "strata() is for family='coxph'; in the transformation models a formula for "
+            "'transformation' gives each stratum its own."
+        )
+    rest = tuple(call for call in given.calls if call.name != STRATA)
+    own = parsed.predictors[STRATUM]
+    moved = {
+        first: replace(given, calls=rest),
+        STRATUM: replace(own, calls=(*own.calls, *found)),
+    }
+    return replace(parsed, predictors={**parsed.predictors, **moved})
 
 
 def _per_parameter(formula: Formulas, first: str, names: _Names) -> list[tuple[str, str | float]]:

@@ -11,6 +11,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
+STRATUM = "stratum"
+"""The parameter that says which rows share a baseline: known, without coefficients."""
+
 
 def member(group: str, element: object) -> str:
     """Name of one member of a group."""

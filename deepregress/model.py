@@ -29,8 +29,9 @@ from deepregress.errors import (
 )
 from deepregress.families import Family
 from deepregress.families import family as family_of
+from deepregress.families.cox import CoxPH
 from deepregress.fitted import FittedModel
-from deepregress.formula import ParsedModel, expand, parse
+from deepregress.formula import ParsedModel, expand, parse, with_strata
 from deepregress.inference import Inference
 from deepregress.keras_models import Shared
 from deepregress.linalg import Array
@@ -202,6 +203,7 @@ def bind(
     )
     rows, response = _training_rows(data, parsed, weights, na, given.known)
     frame = rows if isinstance(rows, Frame) else rows.sample
+    parsed = with_strata(parsed, given.groups[0], given.groups)
     given = given.for_response(response)
     given.check(response)
     constant_elsewhere = [p.name for p in given.parameters if not p.intercept]
@@ -293,9 +295,12 @@ def fitted_model(
         solved = fitted.objective or bound.objective
         stored = StoredFit(bound.objective, solved.eta(fitted.solution.coef))
         response = response.take(bound.chosen)
+    family = bound.objective.family
+    if isinstance(family, CoxPH):
+        family = family.fitted(response, bound.objective.eta(fitted.solution.coef))
     return FittedModel(
         formula=bound.formula,
-        family=bound.objective.family,
+        family=family,
         designs=bound.designs,
         frame=bound.frame,
         response=response,

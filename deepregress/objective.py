@@ -31,6 +31,8 @@ from deepregress.crossproducts import JointColumns, Products, RowColumns
 from deepregress.data import Response
 from deepregress.errors import FitError
 from deepregress.families.base import CHUNK_SIZES, Family, upper_pairs
+from deepregress.families.cox import CoxPH
+from deepregress.families.risk_sets import RiskSets
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import LevelColumns, ModelMatrix, Reduced
 from deepregress.penalty import PlacedPenalty, as_matrix
@@ -133,6 +135,8 @@ class Objective:
         convex : callable, optional
             Applied to the row-wise W (n, U, U) before the sum (e.g. its positive part).
         """
+        if self._risk_sets is not None:
+            return self._partial_derivatives(self._risk_sets, coef)
 
         def of_rows(rows: slice) -> tuple[float, Vector, Products | None]:
             columns = self.columns.rows(rows)
@@ -154,6 +158,17 @@ class Objective:
                 break
             total.add(products)
         return Derivatives(value, gradient, total.arrow())
+
+    @cached_property
+    def _risk_sets(self) -> RiskSets | None:
+        """Of a partial likelihood, which is no sum over rows; None of any other."""
+        if not isinstance(self.family, CoxPH):
+            return None
+        return self.family.risk_sets(self.response, self.units[1].offset)
+
+    def _partial_derivatives(self, sets: RiskSets, coef: Vector) -> Derivatives:
+        at, X = sets.at(self.eta(coef)[:, 0]), self.units[0].X
+        return Derivatives(at.value, X.T @ at.gradient, Arrow.dense(at.information(X)))
 
     def fisher_information(self, coef: Vector) -> Arrow:
         """X' diag(w (dmean / deta)^2 / Var) X of the first predictor's columns, else zero."""
@@ -180,6 +195,10 @@ class Objective:
         V : Inverse or Matrix, (n_coef, n_coef)
             Symmetric; zero in coefficients that are held fixed.
         """
+        if self._risk_sets is not None:
+            at = self._risk_sets.at(self.eta(coef)[:, 0])
+            full = V.matrix() if isinstance(V, Inverse) else V
+            return at.information_slope(self.units[0].X, full)
         pairs = upper_pairs(len(self.units))
         inverse = V if isinstance(V, Inverse) else Inverse.dense(V)
 

@@ -2,6 +2,7 @@
 
     mean, variance, median, quantile(p), cdf(y), pdf(y), logpdf(y), prob(level)  of f(y; theta(eta))
     survival S(y) = P(Y > y), cumhazard -log S(y), hazard f(y) / S(y); of counts f(y) / S(y - 1)
+    rmst      E min(Y, tau), the integral of S from 0 to tau, of a response that is not negative
     params    theta = h(eta)                linear    eta                terms    its summands
 
 Standard errors come from Cov(eta) by the delta method. Confidence limits of a parameter, and of a
@@ -23,15 +24,17 @@ import pandas as pd
 
 from deepregress.errors import PredictionError, listing, suggestion
 from deepregress.families.base import Family
+from deepregress.families.cox import CoxPH
+from deepregress.families.numerical import restricted_mean
 from deepregress.inference import normal_quantile
 from deepregress.linalg import Array, Matrix, Vector
 
-AT = ("quantile", "cdf", "pdf", "logpdf", "prob", "survival", "hazard", "cumhazard")
+AT = ("quantile", "cdf", "pdf", "logpdf", "prob", "survival", "hazard", "cumhazard", "rmst")
 BY_PARAMETER = ("params", "linear", "terms")
 OF_PREDICTORS = ("mean", "params", "linear")
 """What `Answer` gives, with or without errors."""
 KINDS = ("mean", "median", "params", "linear", "terms", *AT, "variance")
-SMOOTH_AT = ("quantile", "cdf", "survival", "hazard", "cumhazard")
+SMOOTH_AT = ("quantile", "cdf", "survival", "hazard", "cumhazard", "rmst")
 """Of AT: what has standard errors (module `delta`)."""
 WITH_ERROR = ("mean", "median", *BY_PARAMETER, *SMOOTH_AT)
 AT_ONCE = 2**17
@@ -116,7 +119,7 @@ def at_values(family: Family, which: str, eta: Matrix, at: Array) -> Array:
     Parameters
     ----------
     family : Family
-    which : {"quantile", "cdf", "pdf", "logpdf", "prob", "survival", "hazard", "cumhazard"}
+    which : {"quantile", "cdf", "pdf", "logpdf", "prob", "survival", "hazard", "cumhazard", "rmst"}
     eta : Matrix, (n_obs, U)
     at : array
         A number: result (n_obs,). Shape (m,): the same m values for each row, result (n_obs, m).
@@ -182,6 +185,7 @@ def _at_functions(family: Family) -> dict[str, Callable[[Array, Matrix], Vector]
     return {
         "survival": family.survival,
         "cumhazard": cumulative_hazard,
+        "rmst": lambda tau, eta: _restricted_mean(family, tau, eta),
         "hazard": hazard,
         "quantile": family.quantile,
         "cdf": family.cdf,
@@ -189,6 +193,16 @@ def _at_functions(family: Family) -> dict[str, Callable[[Array, Matrix], Vector]
         "prob": density,
         "logpdf": family.logpdf,
     }
+
+
+def _restricted_mean(family: Family, tau: Array, eta: Matrix) -> Vector:
+    if isinstance(family, CoxPH):
+        return family.restricted_mean(tau, eta)
+    if family.bounds[0] < 0.0:
+        raise PredictionError(
+            f"which='rmst' is for a response that cannot be negative, {family.name!r} can be."
+        )
+    return restricted_mean(family, tau, eta)
 
 
 def level_probabilities(

@@ -42,7 +42,7 @@ FLOORS = {
     2.56: ("pruning",),
     2.6: ("families.special", "families.moments", "families.start", "families.parameter"),
     2.65: ("families.standard", "families.chain", "families.bernstein"),
-    2.66: ("families.transformed",),
+    2.66: ("families.transformed", "families.risk_sets"),
     2.8: ("families.wrapped", "families.incomplete_gamma", "families.dispersion", "families.sums"),
     2.7: ("families.counting",),
     3: ("terms.base", "families.base", "networks"),

@@ -15,7 +15,8 @@ from deepregress.response import Response
 
 # no order on the circle, no distribution function of classes; Tweedie's has no derivatives yet
 EXCEPT = ("categorical", "multinomial", "ordinal", "von_mises", "tweedie")
-EXCEPT += ("cox", "colr", "boxcox", "lehmann", "lm", "cotram")  # their coefficients come with the response
+# their coefficients come with the response, or they have no likelihood of rows
+EXCEPT += ("cox", "colr", "boxcox", "lehmann", "lm", "cotram", "coxph")
 UNIVARIATE = [name for name in names() if not family(name).multivariate and name not in EXCEPT]
 # a point of a distribution has no density: intervals hold it or not, however short they are
 WITH_POINTS = [name for name in UNIVARIATE if "inflated_beta" in name]

@@ -117,6 +117,7 @@ CONTRACT = {
     "group lasso": "y ~ grouplasso(C(k), x + z, s(w), te(x, z, k=4), l1=0.1)",
     "offset": "y ~ x + offset(log(w))",
     "offset of a number": "y ~ x + offset(2)",
+    "strata": "y ~ x + strata(g, k)",
     "deep": "y ~ deep(x, g, log(w), m)",
     "deep, network": "y ~ deep(x, image, z, net='photo')",
     "network as term": "y ~ photo(image)",

@@ -33,6 +33,9 @@ SEARCH_TOLERANCE = 1e-8
 """Of the predictor at the largest likelihood: the likelihood is flat there, exact to the square."""
 TINY = 1e-15
 """Probability of the tails of a count that its moments leave out."""
+PANELS = np.array([0.0, *0.5 ** np.arange(12.0, -1.0, -1.0)])
+"""Ends of the panels in which survival is integrated, in shares of tau: short ones near 0."""
+PANEL_NODES, PANEL_WEIGHTS = np.polynomial.legendre.leggauss(12)
 AT_ONCE = 2**18
 """Values of the density in one call of a family."""
 
@@ -127,6 +130,23 @@ def variance(family: Distributions, eta: Matrix) -> Vector:
         return np.asarray(family.density(_values(family, eta)).variance().numpy())
     except NotImplementedError:
         return _moments(family, eta)[1]
+
+
+def restricted_mean(family: Distributions, tau: Array, eta: Matrix) -> Vector:
+    """E min(Y, tau) = integral of S from 0 to tau, of a response that is not negative; (n_obs,).
+
+    Of counts it is the sum of S(0), ..., S(tau - 1).
+    """
+    tau = np.broadcast_to(np.asarray(tau, dtype=np.float64), (len(eta),))
+    if family.discrete:
+        top = int(tau.max(initial=0.0))
+        terms = [np.exp(log_survival(family, np.full(len(tau), float(k)), eta)) for k in range(top)]
+        return np.asarray(sum((np.where(k < tau, S, 0.0) for k, S in enumerate(terms)), 0.0 * tau))
+    half = 0.5 * np.diff(PANELS)
+    share = ((PANELS[:-1] + half)[:, None] + half[:, None] * PANEL_NODES).ravel()
+    weight = (half[:, None] * PANEL_WEIGHTS).ravel()
+    S = [np.exp(log_survival(family, each * tau, eta)) for each in share]
+    return np.asarray(tau * (weight @ np.array(S)))
 
 
 def sample(family: Distributions, eta: Matrix, n: int, *, seed: int) -> Array:

@@ -16,6 +16,7 @@ from deepregress.terms import (
     shrinkage,
     sparse,
     spline,
+    strata,
     tensor,
 )
 from deepregress.terms.base import build, registered
@@ -32,5 +33,6 @@ __all__ = [
     "shrinkage",
     "sparse",
     "spline",
+    "strata",
     "tensor",
 ]

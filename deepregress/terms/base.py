@@ -193,15 +193,38 @@ class OffsetBlock:
         Columns of the table that it reads.
     expression : str
         The expression inside `offset()`.
+    levels : tuple of str
+        Names of strata: the offset is then the place of a row's stratum among them.
     """
 
     label: str
     variables: tuple[str, ...]
     expression: str
+    levels: tuple[str, ...] = ()
 
     def evaluate(self, frame: Frame) -> Vector:
         """Return the offset of each row, shape (n_obs,)."""
+        if self.levels:
+            return self._codes(stratum_names(frame, self.variables))
         return numbers(frame, self.expression, self.variables, label=self.label)
+
+    def _codes(self, names: Array) -> Vector:
+        """Places among the levels."""
+        levels = np.array(self.levels)
+        place = np.searchsorted(levels, names).clip(0, len(levels) - 1)
+        new = names[levels[place] != names]
+        if new.size:
+            raise PredictionError(
+                f"{self.label}: {str(new[0])!r} is no stratum of the training rows "
+                f"({listing(self.levels)})."
+            )
+        return place.astype(np.float64)
+
+
+def stratum_names(frame: Frame, variables: Sequence[str]) -> Array:
+    """Levels of some columns as text, joined by ", "; (n_obs,)."""
+    columns = [np.asarray(frame[name]).astype(str).tolist() for name in variables]
+    return np.array([", ".join(each) for each in zip(*columns, strict=True)])
 
 
 Block = ColumnBlock | NetworkBlock | OffsetBlock
