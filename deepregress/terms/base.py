@@ -223,7 +223,12 @@ class OffsetBlock:
 
 def stratum_names(frame: Frame, variables: Sequence[str]) -> Array:
     """Levels of some columns as text, joined by ", "; (n_obs,)."""
-    columns = [np.asarray(frame[name]).astype(str).tolist() for name in variables]
+    columns = []
+    for name in variables:
+        values = np.asarray(frame[name])
+        # 1 and 1.0 are one level
+        numeric = values.dtype.kind in "iuf"
+        columns.append([f"{value:.15g}" if numeric else str(value) for value in values.tolist()])
     return np.array([", ".join(each) for each in zip(*columns, strict=True)])
 
 
