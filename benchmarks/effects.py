@@ -8,11 +8,11 @@ with the first predictor
 
     sin(6 x1) + 2 x2^2 - x3 + .5 tanh(z1 z2) + .3 cos(2 z3)
 
-as the location of a normal response (log scale -1 + .8 x4), the log mean of a Poisson or the logit
-of a Bernoulli response, and fits x3 + s(x1) + s(x2) with and without deep(x1, x2, z1..z10). Of
-s(x1), centred over the rows, it prints over a grid of 50 points the root mean square of the bias,
-the RMSE, and over the rows the coverage of pointwise 95 % bands: from the covariance given the
-networks, and from `cov_population`. The network's part has mean zero given x1, so s(x1) is the
+as the location of a normal response (log scale -1 + .8 x4), the log mean of a Poisson or half the
+logit of a Bernoulli response, and fits x3 + s(x1) + s(x2) with and without deep(x1, x2, z1..z10).
+Of s(x1), centred over the rows, it prints over a grid of 50 points the root mean square of the
+bias, the RMSE, and over the rows the coverage of pointwise 95 % bands: from the covariance given
+the networks, and from `cov_population`. The network's part has mean zero given x1, so s(x1) is the
 effect in the population. A logit without the network's part is another one (it is attenuated).
 
 `calibration` has a normal response that depends on x1 alone, n = 400, and prints how often the
@@ -40,6 +40,7 @@ from deepregress.data import prediction_frame
 Z = [f"z{j}" for j in range(1, 11)]
 STRUCTURED, DEEP = "y ~ x3 + s(x1) + s(x2)", f" + deep(x1, x2, {', '.join(Z)})"
 FAMILIES = ("normal", "poisson", "bernoulli")
+FACTOR = {"normal": 1.0, "poisson": 1.0, "bernoulli": 2.0}
 GRID = np.linspace(0.01, 0.99, 50)
 ONE_SIDED = 1.645
 
@@ -61,7 +62,7 @@ def draw(family: str, n: int, seed: int) -> pd.DataFrame:
         return d.assign(y=eta + np.exp(-1 + 0.8 * d.x4) * rng.normal(size=n))
     if family == "poisson":
         return d.assign(y=rng.poisson(np.exp(eta)).astype(float))
-    return d.assign(y=(rng.random(n) < 1 / (1 + np.exp(-eta))).astype(float))
+    return d.assign(y=(rng.random(n) < 1 / (1 + np.exp(-2 * eta))).astype(float))
 
 
 def formula(family: str, *, deep: bool) -> str | dict[str, str]:
@@ -86,10 +87,10 @@ def one(family: str, n: int, seed: int, *, deep: bool) -> tuple[np.ndarray, floa
     """Errors on the grid, coverage by either covariance, and the multiplier."""
     data = draw(family, n, seed)
     model = dr.fit(formula(family, deep=deep), data, family, seed=seed, verbose=0)
-    centre = np.mean(np.sin(6 * data.x1))
-    errors = effect(model, GRID)[0] - (np.sin(6 * GRID) - centre)
+    factor, centre = FACTOR[family], np.mean(np.sin(6 * data.x1))
+    errors = effect(model, GRID)[0] - factor * (np.sin(6 * GRID) - centre)
     value, se, population = effect(model, data.x1.to_numpy())
-    off = np.abs(value - (np.sin(6 * data.x1) - centre))
+    off = np.abs(value - factor * (np.sin(6 * data.x1) - centre))
     multiplier = model.deep.effects[0].multiplier if deep else 0.0
     return (
         errors,
