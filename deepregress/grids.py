@@ -31,6 +31,8 @@ GRID = 100
 """Points of a curve."""
 SURFACE = 40
 """Points of each side of a surface."""
+MOST_LEVELS = 30
+"""A factor of a network with more levels is shown at the rows, as texts and paths are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,10 +264,12 @@ def grid_of(place: Place, profile: Profile, points: int | None) -> pd.DataFrame 
     Returns
     -------
     DataFrame or None
-        None where no grid shows the term: more than two numeric variables, or arrays.
+        None where no grid shows the term: more than two numeric variables, arrays, or strings that
+        networks read as text or paths.
     """
     numeric, factors = profile.axes(place)
-    if len(numeric) > 2 or len(numeric) + len(factors) < len(place.variables):
+    strings = place.kind == "deep" and any(len(own) > MOST_LEVELS for own in factors.values())
+    if strings or len(numeric) > 2 or len(numeric) + len(factors) < len(place.variables):
         return None
     if place.levels:
         factors[place.by] = place.levels

@@ -404,4 +404,6 @@ def test_a_saved_text_model_is_read_in_another_process(tmp_path):
     assert not done.returncode, done.stderr
     here = model.predict(table)
     assert np.ptp(here) > 0
+    # texts are no levels to make a grid of
+    assert model.partial_effect("net(said)")["said"].tolist() == TABLE["said"].tolist()
     np.testing.assert_allclose([float(v) for v in done.stdout.split()], here, atol=1e-12)
