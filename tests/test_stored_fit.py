@@ -1,6 +1,8 @@
 """Fits to a table on disk: equal to those in memory where the terms learn from all rows."""
 
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -168,6 +170,8 @@ def test_what_needs_all_rows(sampled: dr.FittedModel, path: Path, tmp_path: Path
     for asked in (sampled.predict, sampled.log_score, sampled.sample):
         with pytest.raises(PredictionError, match=message):
             asked()
+    with pytest.raises(PredictionError, match=message):
+        dr.orthogonal.protect(sampled, "x3")
     sampled.save(tmp_path / "model.zip")
     loaded = dr.load(tmp_path / "model.zip")
     assert loaded.nobs == 2968 and loaded.bic == sampled.bic
@@ -196,6 +200,48 @@ def test_new_data_on_disk(pairs: dict, data: pd.DataFrame, tmp_path: Path) -> No
     np.testing.assert_array_equal(model.predict(tmp_path / "new.parquet"), model.predict(new))
     score = model.log_score(pyarrow.dataset.dataset(tmp_path / "new.parquet"))
     assert score == pytest.approx(model.log_score(new), rel=1e-12)
+
+
+MEASURE = """
+import sys, threading, time
+import numpy as np, pyarrow as pa, pyarrow.parquet as pq
+import deepregress as dr
+
+def anonymous():
+    line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))
+    return int(line.split()[1]) / 1024
+
+path, n, rng = sys.argv[1], int(sys.argv[2]), np.random.default_rng(0)
+small = {name: rng.random(2000) for name in ("x", "z", "y")}
+dr.fit("y ~ s(x, k=40) + s(z, k=40)", small, verbose=0)
+with pq.ParquetWriter(path, pa.schema([(name, pa.float64()) for name in small])) as writer:
+    for _ in range(0, n, 100_000):
+        block = {name: rng.random(100_000) for name in small}
+        block["y"] += np.sin(6 * block["x"])
+        writer.write_table(pa.table(block))
+before, most = anonymous(), [0.0]
+
+def watch():
+    while True:
+        most[0] = max(most[0], anonymous())
+        time.sleep(0.02)
+
+threading.Thread(target=watch, daemon=True).start()
+model = dr.fit("y ~ s(x, k=40) + s(z, k=40)", path, verbose=0)
+str(model.summary())
+print(sum(unit.X.nbytes for unit in model.stored.objective.units) / 2**20, most[0] - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    """A design of 1.2 GiB; what a fit holds is a sample of the rows, some batches, some chunks."""
+    arguments = [sys.executable, "-c", MEASURE, str(tmp_path / "t.parquet"), "2000000"]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    design, held = (float(number) for number in done.stdout.split())
+    assert design > 1200
+    assert held < 400
 
 
 # -- errors ----------------------------------------------------------------------------------------
