@@ -1,14 +1,8 @@
 """Semi-structured fits: speed against `keras.Model.fit`, and the simulation of METHODS 5.1.
 
-    python benchmarks/semistructured.py epoch --rows 10000 --batch 32
     python benchmarks/semistructured.py fit --rows 1000 10000
     python benchmarks/semistructured.py simulation --rows 1000 10000 --seeds 10
     python benchmarks/semistructured.py noise --rows 1000 --seeds 40
-
-`epoch` trains the default network (64-32 ReLU, linear head) on as many rows with the same batch
-size in one process: one compiled epoch of ours with one member, with all five members, and one
-epoch of `keras.Model.fit` (Adam, squared error, no validation) of one network. Our epoch includes
-the normal likelihood, weight decay and the judgement on held-out rows; Keras's does not.
 
 `fit` compares a whole semi-structured `dr.fit` (two structured fits, five cross-fitted networks,
 inference) with building, compiling and fitting one Keras network with early stopping.
@@ -32,17 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
 import deepregress as dr
-from deepregress.data import Response
-from deepregress.networks import resolve
-from deepregress.objective import Objective, Unit
-from deepregress.predictor import fresh_members
-from deepregress.solvers.base import Folds, Network, Training
-from deepregress.solvers.epoch import one_epoch
-from deepregress.solvers.epoch_data import epoch_data
-from deepregress.solvers.plan import Plan
 
 Z = [f"z{j}" for j in range(1, 11)]
 FORMULA = {
@@ -73,32 +58,7 @@ def log_score(y: np.ndarray, loc: np.ndarray, log_scale: np.ndarray) -> float:
     return float(np.mean(rowwise)) - 0.5 * np.log(2 * np.pi)
 
 
-# -- one epoch -------------------------------------------------------------------------------------
-
-
-def epoch_seconds(n: int, batch: int, n_members: int, repeats: int, *, jit: bool | str) -> float:
-    """Median wall seconds of our compiled epoch; every member trains on n rows."""
-    rows = round(n / 0.8) if n_members > 1 else round(n / 0.85)
-    table, _, _ = simulate(rows, 0)
-    y, z = table["y"].to_numpy(), table[["x1", "x2", *Z]].to_numpy()
-    one = Unit(np.ones((rows, 1)), np.zeros(rows))
-    response = Response(y, y, np.ones(rows), None, "y", None)
-    objective = Objective(dr.families.family("normal"), response, (one, one))
-    architecture = resolve(None, [z], label="deep")
-    networks = [Network(architecture, 0, architecture.arrange([z]))]
-    order = np.random.default_rng(0).permutation(rows)
-    held = np.array_split(order, n_members) if n_members > 1 else [order[n:]]
-    folds = Folds(tuple(np.setdiff1d(order, part) for part in held), tuple(held))
-    plan = Plan.of(networks, objective, folds, Training(batch_size=batch, jit=jit))
-    state = plan.start([fresh_members(architecture, range(1, n_members + 1))])
-    data = epoch_data(objective, networks, np.zeros((rows, 2)), folds, plan)
-    rates = tf.constant([3e-3, 1e-4], tf.float32)
-    seconds = []
-    for repeat in range(repeats + 1):
-        start = time.perf_counter()
-        state, _, _ = one_epoch(plan, state, data, tf.constant([1, repeat]), rates)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
+# -- a Keras network ------------------------------------------------------------------------------
 
 
 def keras_network(n_inputs: int) -> keras.Model:
@@ -107,40 +67,6 @@ def keras_network(n_inputs: int) -> keras.Model:
     network = keras.Sequential([keras.Input((n_inputs,)), *hidden, keras.layers.Dense(1)])
     network.compile(keras.optimizers.Adam(3e-3), loss="mse")
     return network
-
-
-def keras_epoch_seconds(n: int, batch: int, repeats: int) -> float:
-    """Median wall seconds of an epoch of `keras.Model.fit`, inside one call of it."""
-    table, _, _ = simulate(n, 0)
-    z, y = table[["x1", "x2", *Z]].to_numpy("float32"), table["y"].to_numpy("float32")
-    seconds: list[float] = []
-
-    class Clock(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            seconds.append(-time.perf_counter())
-
-        def on_epoch_end(self, epoch, logs=None):
-            seconds[-1] += time.perf_counter()
-
-    network = keras_network(z.shape[1])
-    network.fit(z, y, batch_size=batch, epochs=repeats + 1, verbose=0, callbacks=[Clock()])
-    return statistics.median(seconds[1:])
-
-
-def epoch(rows: list[int], batch: int, repeats: int) -> None:
-    """Print seconds and ratios of one epoch."""
-    for n in rows:
-        theirs = keras_epoch_seconds(n, batch, repeats)
-        print(
-            f"epoch of {n} rows, batch {batch}: keras.Model.fit, one network {theirs * 1e3:.1f} ms"
-        )
-        for jit, name in ((True, "XLA"), (False, "plain graph")):
-            for n_members in (1, 5):
-                ours = epoch_seconds(n, batch, n_members, repeats, jit=jit)
-                print(
-                    f"  ours, {n_members} member(s), {name:11s} {ours * 1e3:7.1f} ms; "
-                    f"keras / ours = {theirs / ours:.1f}"
-                )
 
 
 # -- a whole fit -----------------------------------------------------------------------------------
@@ -238,15 +164,12 @@ def noise(rows: list[int], seeds: int) -> None:
 def main() -> None:
     """Read the command line and run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["epoch", "fit", "simulation", "noise"])
+    parser.add_argument("what", choices=["fit", "simulation", "noise"])
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000])
-    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    if given.what == "epoch":
-        epoch(given.rows, given.batch, given.repeats)
-    elif given.what == "fit":
+    if given.what == "fit":
         whole_fit(given.rows, given.repeats)
     elif given.what == "simulation":
         simulation(given.rows, given.seeds)

@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
+
 from deepregress.assembly import assemble
-from deepregress.data import Frame, Response, training_set
+from deepregress.data import Frame, Response, prediction_frame, training_set
 from deepregress.design import Design, build_designs, crossings, variables
 from deepregress.errors import (
     ConvergenceWarning,
@@ -36,6 +38,7 @@ from deepregress.inference import Inference
 from deepregress.keras_models import Shared
 from deepregress.linalg import Array
 from deepregress.networks import reading_of, resolve
+from deepregress.new_response import response_at
 from deepregress.objective import Objective
 from deepregress.prediction import Deep
 from deepregress.selection import SparseFits, fit_sparse
@@ -45,6 +48,7 @@ from deepregress.solvers.checkpoint import seed_in
 from deepregress.solvers.parts import NetworkPart, check_trunk
 from deepregress.solvers.semistructured import solve
 from deepregress.solvers.stochastic import train
+from deepregress.solvers.validation import Validation
 from deepregress.source import opened
 from deepregress.sparse import Placed, placed
 from deepregress.sparse_fit import Result
@@ -416,6 +420,7 @@ def _solve(
         training=training,
         seed=seed,
         orthogonalize=orthogonalize,
+        validation=_validation(bound, parts, training.validation),
         verbose=verbose,
     )
     inference = fits.inference(result.solution) if fits else Inference.of(result.solution)
@@ -427,6 +432,21 @@ def _solve(
         scores=tuple((score.value, score.se) for score in result.scores),
         population=result.population,
     )
+
+
+def _validation(bound: Bound, parts: Sequence[NetworkPart], table: Any) -> Validation | None:
+    """The rows of a validation table as the fit sees its own; None for a share of its rows."""
+    if table is None or isinstance(table, (int, float)):
+        return None
+    designs, given = bound.designs, bound.objective
+    names = dict.fromkeys(name for design in designs.values() for name in design.variables)
+    frame = prediction_frame(table, list(names))
+    of, levels = given.response.label, given.response.levels
+    response = response_at(table, of, levels, known=given.family.known)
+    objective, inputs = assemble(given.family, response, designs, frame)
+    parameters = list(designs)
+    own = [inputs[parameters[part.unit], part.label] for part in parts]
+    return Validation(objective, own, objective.eta(np.zeros(objective.n_coef)))
 
 
 def _sparse_fits(bound: Bound, sparse: Sequence[Placed], method: str) -> SparseFits | None:

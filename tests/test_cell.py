@@ -23,7 +23,8 @@ from deepregress.smoothing import select
 from deepregress.solvers.base import Network, Protected, Training
 from deepregress.solvers.cell import as_trained, protecting
 from deepregress.solvers.epoch import MemoryEpoch
-from deepregress.solvers.semistructured import NetworkPart, _folds, solve
+from deepregress.solvers.folds import folds_of
+from deepregress.solvers.semistructured import NetworkPart, solve
 from deepregress.solvers.stochastic import train
 
 FAST = Training(epochs=12, folds=3)
@@ -174,7 +175,7 @@ def test_columns_are_orthogonal_at_rounding(name):
 
 def weights_of_projection(objective, part, result):
     """W at the fit with the networks as they were judged, recomputed."""
-    folds = _folds(objective.response.weights, FAST, crossfit=True, seed=1)
+    folds = folds_of(objective.response.weights, FAST, crossfit=True, seed=1)
     eta = objective.eta(select(objective).coef)
     network = Network(part.architecture, part.unit, part.architecture.arrange(part.inputs))
     columns = objective.units[part.unit].matrix

@@ -17,7 +17,8 @@ from deepregress.penalty import PlacedPenalty
 from deepregress.predictor import evaluate, fresh_members
 from deepregress.smoothing import select
 from deepregress.solvers.base import Epoch, Status, Trained, Training
-from deepregress.solvers.semistructured import NetworkPart, _crossfit, _folds, _rounds, solve
+from deepregress.solvers.folds import crossfits, folds_of
+from deepregress.solvers.semistructured import NetworkPart, _rounds, solve
 from deepregress.solvers.stochastic import train
 
 FAST = Training(epochs=25, folds=3)
@@ -96,7 +97,7 @@ def by_hand(objective, part, result, folds):
 
 def test_projection_and_multiplier(fitted):
     objective, part, result = fitted
-    folds = _folds(objective.response.weights, FAST, crossfit=True, seed=1)
+    folds = folds_of(objective.response.weights, FAST, crossfit=True, seed=1)
     C, projected, _, q = by_hand(objective, part, result, folds)
     effect = result.effects[0]
     # the working weights of a normal location are w / scale^2 at the offset's scale
@@ -122,7 +123,7 @@ def test_the_structured_part_is_refitted_with_a_ridge_on_the_multiplier(fitted):
 
 def test_score_difference_is_that_of_held_out_rows(fitted):
     objective, part, result = fitted
-    folds = _folds(objective.response.weights, FAST, crossfit=True, seed=1)
+    folds = folds_of(objective.response.weights, FAST, crossfit=True, seed=1)
     *_, held, _ = by_hand(objective, part, result, folds)
     eta, y = objective.eta(select(objective).coef), objective.response.lower
     before = (y - eta[:, 0]) / np.exp(eta[:, 1])
@@ -309,18 +310,18 @@ def test_one_network_judged_on_a_split():
 def test_cross_fitting_is_the_default_for_small_data_and_networks():
     objective, parts = problem()
     nets = [parts[0]]
-    assert _crossfit(Training(), nets, 49_999)
-    assert not _crossfit(Training(), nets, 50_000)
-    assert _crossfit(Training(crossfit=True), nets, 50_000)
+    assert crossfits(Training(), nets, 49_999)
+    assert not crossfits(Training(), nets, 50_000)
+    assert crossfits(Training(crossfit=True), nets, 50_000)
     wide = part_of(parts[0].inputs[0], [0], network=networks.mlp((1000, 1000)))
-    assert not _crossfit(Training(), [wide], 1000)
+    assert not crossfits(Training(), [wide], 1000)
 
 
 @pytest.mark.parametrize("crossfit", [True, False])
 def test_folds(crossfit):
     weights = np.ones(103)
     weights[:10] = 0.0
-    folds = _folds(weights, Training(), crossfit=crossfit, seed=1)
+    folds = folds_of(weights, Training(), crossfit=crossfit, seed=1)
     held = np.concatenate(folds.held)
     assert len(held) == len(set(held)) == (93 if crossfit else 14)
     assert held.min() >= 10

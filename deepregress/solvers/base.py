@@ -159,6 +159,10 @@ class Training:
         File that is written after every epoch. The same call of `fit` goes on from there, and ends
         with the same numbers as if it had not been interrupted; with `seed=None` it takes the seed
         of the file. Callbacks start anew.
+    validation : float or table, optional
+        What networks are judged on, in place of cross-fitting: one member of each trains on the
+        other rows. A share of the rows, which the structured part still fits; or a table of other
+        rows, complete and with the response, of which only the networks know.
     precision : {"float32", "mixed_float16", "mixed_bfloat16"}, optional
         In what the layers of networks compute; None: as their own policies say, for default
         networks `keras.config.dtype_policy()`. Weights, heads and likelihood are never of less
@@ -177,6 +181,7 @@ class Training:
     optimizer: Any = None
     checkpoint: str | Path | None = None
     precision: str | None = None
+    validation: Any = None
 
     def __post_init__(self) -> None:
         """Refuse impossible choices."""
@@ -202,14 +207,28 @@ class Training:
                 f"Training(precision={self.precision!r}): needs None, {', '.join(PRECISIONS)}"
             )
         self._check_optimizer()
+        self._check_validation()
 
     def described(self) -> Training:
-        """Without callbacks, the optimiser by its configuration: what can be saved."""
+        """Without callbacks and validation table, the optimiser by its configuration."""
         optimizer = self.optimizer
         if not (optimizer is None or isinstance(optimizer, (str, dict))):
             optimizer = keras.optimizers.serialize(optimizer)
         checkpoint = None if self.checkpoint is None else str(self.checkpoint)
-        return replace(self, callbacks=(), optimizer=optimizer, checkpoint=checkpoint)
+        share = self.validation if isinstance(self.validation, (int, float)) else None
+        return replace(
+            self, callbacks=(), optimizer=optimizer, checkpoint=checkpoint, validation=share
+        )
+
+    def _check_validation(self) -> None:
+        """Refuse shares that are none, and cross-fitting beside validation."""
+        given = self.validation
+        if given is not None and self.crossfit is True:
+            raise FitError("Training(crossfit=True, validation=...): choose one of them")
+        if isinstance(given, (int, float)) and not 0 < given < 1:
+            raise FitError(
+                f"Training(validation={given!r}): needs a share between 0 and 1, or a table"
+            )
 
     def _check_optimizer(self) -> None:
         """Refuse choices that the optimiser makes itself."""

@@ -56,6 +56,7 @@ from deepregress.solvers.base import (
     Training,
 )
 from deepregress.solvers.cell import as_trained, protecting
+from deepregress.solvers.folds import crossfits, folds_of
 from deepregress.solvers.judgement import Judgement
 from deepregress.solvers.outputs import (
     less,
@@ -65,16 +66,10 @@ from deepregress.solvers.outputs import (
     working_weights,
 )
 from deepregress.solvers.parts import NetworkPart, joined, separated
-
-CROSSFIT_ROWS = 50_000
-CROSSFIT_WEIGHTS = 1_000_000
-"""Cross-fitting is the default below so many rows and weights of a network."""
+from deepregress.solvers.validation import Sample, Validation
 
 NO_RIDGE = 1e-8
 """Smoothing parameter of a multiplier of sd 1 that a gate selects: no shrinkage to speak of."""
-
-HELD_OUT_SHARE = 0.15
-"""Rows that judge a network which is not cross-fitted."""
 
 
 def solve(
@@ -86,6 +81,7 @@ def solve(
     training: Training,
     seed: int,
     orthogonalize: str = "posthoc",
+    validation: Validation | None = None,
     verbose: int = 1,
 ) -> SemiStructured:
     """Fit structured and deep terms together.
@@ -106,6 +102,8 @@ def solve(
     orthogonalize : {"posthoc", "cell", "none"}
         "cell": networks are orthogonal to their protected columns while they train, too; "none":
         they keep what these could say.
+    validation : Validation, optional
+        Rows that judge the networks in place of those held out.
     verbose : int
         0: silent, else a progress bar.
 
@@ -125,6 +123,7 @@ def solve(
             training=training,
             seed=seed,
             orthogonalize=orthogonalize,
+            validation=validation,
             verbose=verbose,
         )
 
@@ -138,6 +137,7 @@ def _solve(
     training: Training,
     seed: int,
     orthogonalize: str,
+    validation: Validation | None,
     verbose: int,
 ) -> SemiStructured:
     """The numbered steps of the module's docstring."""
@@ -150,32 +150,31 @@ def _solve(
         Network(part.architecture, part.unit, part.architecture.arrange(part.inputs))
         for part in parts
     ]
-    crossfit = _crossfit(training, networks, objective.n_obs)
-    folds = _folds(objective.response.weights, training, crossfit=crossfit, seed=seed)
+    crossfit = crossfits(training, networks, objective.n_obs)
+    folds = folds_of(objective.response.weights, training, crossfit=crossfit, seed=seed)
     base = structured(objective)
     eta = objective.eta(base.coef)
+    if validation is not None:
+        validation = replace(validation, eta=validation.objective.eta(base.coef))
     history: tuple[Epoch, ...] = ()
     for round_number in range(1, _rounds(objective, parts) + 1):
         if orthogonalize == "cell":
             networks = _with_cells(objective, parts, networks, eta)
-        joint = joined(networks, parts)
-        trained = trainer(
-            objective,
-            joint,
-            eta=eta,
-            folds=folds,
-            training=training,
-            seed=seed,
-            round_number=round_number,
-            verbose=verbose,
+        sample: Sample = objective, networks, eta, folds
+        if validation is not None:
+            sample = validation.pooled(objective, networks, parts, eta)
+        trained = _trained(
+            trainer, sample, parts, training, seed=seed, number=round_number, verbose=verbose
         )
-        trained = separated(trained, joint, parts)
         history = (*history, *trained.history)
         if trained.best_epoch == 0:
             return _no_effect(objective, base, parts, trained, history, None)
         deep = _Deep.of(objective, parts, networks, folds, trained.members, eta)
-        units = tuple(part.unit for part in parts)
-        judged = Judgement(objective, eta, units, deep.out_of_fold, deep.held)
+        if validation is None:
+            units = tuple(part.unit for part in parts)
+            judged = Judgement(objective, eta, units, deep.out_of_fold, deep.held)
+        else:
+            judged = validation.judgement(networks, parts, trained.members)
         if not judged.staying:
             return _no_effect(objective, base, parts, trained, history, judged)
         refit = deep.refit if crossfit else deep.given
@@ -183,35 +182,38 @@ def _solve(
         if trained.interrupted:
             break
         eta = fit.structured_eta(objective)
+        if validation is not None:
+            validation = replace(validation, eta=fit.structured_eta(validation.objective))
     return fit.result(parts, trained, judged, history)
 
 
+def _trained(
+    trainer: NetworkTrainer,
+    sample: Sample,
+    parts: Sequence[NetworkPart],
+    training: Training,
+    *,
+    seed: int,
+    number: int,
+    verbose: int,
+) -> Trained:
+    """Train the networks of all parts, shared ones as one, and take them apart."""
+    objective, networks, eta, folds = sample
+    joint = joined(networks, parts)
+    trained = trainer(
+        objective,
+        joint,
+        eta=eta,
+        folds=folds,
+        training=training,
+        seed=seed,
+        round_number=number,
+        verbose=verbose,
+    )
+    return separated(trained, joint, parts)
+
+
 # -- preparation -----------------------------------------------------------------------------------
-
-
-def _crossfit(training: Training, networks: Sequence[Network], n_obs: int) -> bool:
-    if training.crossfit != "auto":
-        return bool(training.crossfit)
-    n_weights = max(network.architecture.n_weights for network in networks)
-    return n_obs < CROSSFIT_ROWS and n_weights < CROSSFIT_WEIGHTS
-
-
-def _folds(weights: Vector, training: Training, *, crossfit: bool, seed: int) -> Folds:
-    """Random folds of the rows that count; rows of weight zero are in none."""
-    rng = np.random.default_rng([seed, 1])
-    rows = rng.permutation(np.flatnonzero(weights > 0))
-    if len(rows) < 2 * training.folds:
-        raise FitError(
-            f"{len(rows)} rows with positive weight are too few for {training.folds} folds of at "
-            "least 2 rows; choose fewer with Training(folds=...)"
-        )
-    if not crossfit:
-        cut = max(1, round(HELD_OUT_SHARE * len(rows)))
-        return Folds((rows[cut:],), (rows[:cut],))
-    held = np.array_split(rows, training.folds)
-    # each member's rows in an order of its own: the training graph shuffles positions
-    train = [rng.permutation(np.setdiff1d(rows, part)) for part in held]
-    return Folds(tuple(train), tuple(held))
 
 
 def _with_cells(
