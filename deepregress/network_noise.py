@@ -11,7 +11,8 @@ made orthogonal to the protected columns x as the effect is, c its multiplier:
     laplace    o: features U_m(z) of each member, T T' = (H + tau I)^-1, H of its head gamma_m
 
 The structured coefficients are refitted to any other network, beta moves by -R = -P f(training
-rows), P = V Z'W the row map of the structured fit. So a predictor z' beta + f(z) has the covariance
+rows), P = (X'WX + S)^-1 X'W their row map; multipliers stay. So a predictor z' beta + f(z) has the
+covariance
 
     z' V z + g g',   g = f - z' R,        and the coefficients  V + R R' = P (W^-1 + Gamma) P'
 

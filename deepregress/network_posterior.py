@@ -1,15 +1,16 @@
 """What the training rows say about the uncertainty of networks (METHODS 10).
 
 One pass over the rows, in chunks, sums what all kinds of noise need. For a deep effect of the
-predictor eta with gradient Z (n_obs, m), working weights W, o (n_obs, r) what its directions are
-made of (module `network_noise`) and g = dl / deta:
+predictor eta with structured columns Z (n_obs, m), working weights W, o (n_obs, r) what its
+directions are made of (module `network_noise`) and g = dl / deta:
 
     Z'WZ, Z'Wo, o'Wo, Z'g, o'g      A = (X'WX)^-1 X'Wo, X the protected ones of the columns Z
 
 Last-layer Laplace: psi = c (U_m - X A) are the derivatives of eta in the head gamma_m. Given the
 features the model is linear in (beta, gamma), and its generalised Gauss-Newton Hessian exact:
 
-    H = psi'W psi - psi'WZ V Z'W psi,   gamma | y ~ N(gamma, (H + tau I)^-1)        beta integrated
+    H = psi'W psi - psi'WZ P^-1 Z'W psi,  P = Z'WZ + S        beta integrated
+    gamma | y ~ N(gamma, (H + tau I)^-1)
 
 tau maximises the evidence of the same quadratic form, b = psi'g + H gamma,
 
@@ -27,7 +28,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.optimize
 
-from deepregress.arrow import Inverse
+from deepregress.arrow import Arrow, Inverse
 from deepregress.data import Frame, Response
 from deepregress.errors import PredictionError, suggestion
 from deepregress.families.base import Family, upper_pairs
@@ -41,7 +42,7 @@ from deepregress.predictor import DeepEffect
 PRECISIONS = (1e-10, 1e6)
 """Range of tau, relative to the largest eigenvalue of H."""
 DEPENDENT = 1e-10
-"""Share of the largest eigenvalue of X'WX below which protected columns count as dependent."""
+"""Share of the largest eigenvalue of X'WX, or of H, below which directions count as dependent."""
 
 
 def network_noise(
@@ -50,6 +51,7 @@ def network_noise(
     frame: Frame,
     response: Response,
     *,
+    penalty: Arrow,
     masks: Masks,
 ) -> NetworkNoise:
     """Directions of all networks with an effect, and how the coefficients answer.
@@ -61,6 +63,8 @@ def network_noise(
         Given the networks.
     frame, response : Frame, Response
         Training rows.
+    penalty : Arrow
+        S, of all coefficients.
     masks : Masks
 
     Raises
@@ -76,7 +80,7 @@ def network_noise(
             "levels"
         )
     found: dict[tuple[str, str], Directions] = {}
-    answers: list[tuple[Array, Matrix]] = []
+    answers: list[tuple[Array, Array, Matrix]] = []
     start = 0
     for unit in predictors.units:
         for block in unit.networks(frozenset()):
@@ -84,15 +88,19 @@ def network_noise(
             _check(kind, effect, masks)
             sums = Sums.of(kind, predictors, unit, effect, frame, response, masks)
             A = effect.projection if kind == "members" else sums.projection(effect.protected)
-            mixing = effect.multiplier * _mixing(kind, effect, sums, A, _own(V, unit), masks)
+            own = np.arange(unit.columns.start, unit.columns.stop)
+            P = sums.ZZ + penalty.block(own, own)
+            inverse: Matrix = np.asarray(np.linalg.pinv(P, hermitian=True), dtype=np.float64)
+            mixing = effect.multiplier * _mixing(kind, effect, sums, A, inverse, masks)
             columns = np.arange(mixing.shape[1]) + (0 if kind == "members" else start)
             start += mixing.shape[1]
             found[unit.parameter, block.label] = Directions(columns, A, mixing)
-            answers.append((columns, V.V[:, unit.index] @ sums.cross(effect.protected, A) @ mixing))
-    n_directions = max((int(columns.max()) + 1 for columns, _ in answers), default=0)
+            answer = inverse @ sums.cross(effect.protected, A) @ mixing
+            answers.append((own, columns, answer))
+    n_directions = max((int(columns.max()) + 1 for _, columns, _ in answers), default=0)
     total = np.zeros((len(V.V), n_directions))
-    for columns, answer in answers:
-        total[:, columns] += answer
+    for places, columns, answer in answers:
+        total[np.ix_(places, columns)] += answer
     return NetworkNoise(kind, masks, found, total, V)
 
 
@@ -141,7 +149,9 @@ def with_noise(
         values, vectors = np.linalg.eigh(population)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
         return _added(inference, NetworkNoise(kind, masks, {}, root, inference.V))
-    return _added(inference, network_noise(kind, predictors, *rows, masks=masks))
+    return _added(
+        inference, network_noise(kind, predictors, *rows, penalty=inference.penalty, masks=masks)
+    )
 
 
 def _added(inference: Inference, noise: NetworkNoise) -> tuple[Inference, NetworkNoise]:
@@ -196,7 +206,7 @@ class Sums:
         for rows, part in chunks(frame):
             eta = predictors.eta(part)
             g, w = _row_derivatives(predictors.family, response, rows, eta, u)
-            Z = predictors.gradient(unit, unit.rows(part)).toarray()
+            Z = unit.matrix(part, frozenset()).toarray()
             o = outputs(kind, effect, block.evaluate(part), masks)
             Zw = Z * w[:, None]
             each = np.split(o, n_members, axis=1) if n_members else []
@@ -237,10 +247,6 @@ def _row_derivatives(
     weights = response.weights[rows]
     place = list(upper_pairs(eta.shape[1])).index((u, u))
     return weights * gradient[:, u], weights * np.maximum(packed[:, place], 0.0)
-
-
-def _own(V: Inverse, unit: Predictor) -> Matrix:
-    return np.asarray(V.V[np.ix_(unit.index, unit.index)])
 
 
 def _mixing(
@@ -284,8 +290,10 @@ def head_hessian(
 def posterior_root(H: Matrix, b: Vector) -> Matrix:
     """T with T T' = (H + tau I)^-1, tau of the largest evidence."""
     values, vectors = np.linalg.eigh(H)
-    values = np.maximum(values, 0.0)
-    tau = prior_precision(values, vectors.T @ b)
+    informed = values > DEPENDENT * values.max()
+    # what the structured part says as well has no information of its own
+    values = np.where(informed, values, 0.0)
+    tau = prior_precision(values, np.where(informed, vectors.T @ b, 0.0))
     return np.asarray(vectors / np.sqrt(values + tau))
 
 
