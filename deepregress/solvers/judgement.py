@@ -19,6 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
+from deepregress import scratch
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Objective
 from deepregress.solvers.base import ScoreDifference
@@ -82,11 +83,13 @@ class Judgement:
 
     def _loglik(self, parts: Sequence[int]) -> Vector:
         """w_i l_i of the held-out rows with some of the parts."""
-        eta = self.eta.copy()
-        for j in parts:
-            eta[:, self.units[j]] += self.columns[:, j]
-        values, _, _ = self.objective.row_derivatives(eta)
-        return np.asarray((self.objective.response.weights * values)[self.rows])
+        values = scratch.beside(self.eta, self.eta.shape[:1])
+        for rows in scratch.parts(len(values)):
+            eta = self.eta[rows].copy()
+            for j in parts:
+                eta[:, self.units[j]] += self.columns[rows, j]
+            values[rows] = self.objective.row_derivatives(eta, rows)[0]
+        return np.asarray(self.objective.response.weights[self.rows] * values[self.rows])
 
 
 def _standardised(gain: ScoreDifference) -> float:
