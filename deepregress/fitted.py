@@ -70,7 +70,8 @@ class FittedModel(Estimates):
 
         Smooths and linear terms of numbers have mean zero over the training rows, factors show the
         difference from their first level. With a numeric `by` it is the effect at `by` = 1. The
-        error of a deep term is that of its multiplier, given its networks.
+        error of a deep term is that of its multiplier, given its networks; `with_uncertainty` adds
+        theirs.
 
         Parameters
         ----------
