@@ -65,6 +65,7 @@ _HOME = {
     "networks": "deepregress.networks",
     "orthogonal": "deepregress.orthogonal",
     "path": "deepregress.sparse_path",
+    "survival_metrics": "deepregress.survival_metrics",
     "survreg": "deepregress.families.positive",
 }
 

@@ -86,6 +86,7 @@ FLOORS = {
         "delta",
         "effects",
     ),
+    10.75: ("survival_metrics",),
     10.8: ("diagnostics", "basis_dimension", "panels"),
     10.9: ("printing", "goodness"),
     10.95: ("sparse_tables",),

@@ -17,6 +17,15 @@ results <- list(
   heart_weighted = found(coxph(Surv(start, stop, event) ~ age + surgery, heart, weights = w, robust = robust, control = control)),
   lung_curve = list(time = c(100, 300, 600, 900), survival = summary(curve, c(100, 300, 600, 900))$surv)
 )
+m <- coxph(Surv(time, status) ~ age + sex, lung)
+lung$lp <- predict(m)
+km <- summary(survfit(Surv(time, status) ~ 1, lung), c(100, 400, 800))
+concord <- function(...) unname(concordance(Surv(time, status) ~ lp, lung, reverse = TRUE, ...)$concordance)
+metrics <- list(
+  times = c(100, 400, 800), km = km$surv, km_se = km$std.err, harrell = concord(),
+  uno = concord(timewt = "n/G2"), uno500 = concord(timewt = "n/G2", ymax = 500), lp = coef(m)
+)
 old <- fromJSON("coxph.json", simplifyVector = FALSE)
 old$survival <- results
+old$metrics <- metrics
 write(toJSON(old, digits = 15, auto_unbox = TRUE, pretty = TRUE), "coxph.json")
