@@ -62,7 +62,6 @@ from deepregress.solvers.outputs import (
     less,
     out_of_fold_of,
     side_by_side,
-    with_columns,
     working_weights,
 )
 from deepregress.solvers.parts import NetworkPart, joined, separated
@@ -278,9 +277,9 @@ class _Deep:
             as_trained(network, D, folds) for network, D in zip(networks, outputs, strict=True)
         ]
         out_of_fold = side_by_side([out_of_fold_of(D, folds) for D in judged])
-        weights = working_weights(
-            objective, with_columns(eta, out_of_fold, [part.unit for part in parts])
-        )
+        # weights that know nothing of the networks: with those of eta and the networks, X'W D would
+        # not be zero for a D that is independent of X, and its variance would be taken for a mean
+        weights = working_weights(objective, eta)
         projections, columns = [], []
         for part, D in zip(parts, outputs, strict=True):
             X = objective.units[part.unit].matrix.select(part.protected)
