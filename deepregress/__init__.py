@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from deepregress import families as families
     from deepregress import networks as networks
     from deepregress import orthogonal as orthogonal
+    from deepregress import survival_metrics as survival_metrics
+    from deepregress.competing_risks import cumulative_incidence as cumulative_incidence
     from deepregress.cross_validation import cross_validate as cross_validate
     from deepregress.deep_ensemble import Ensemble as Ensemble
     from deepregress.ensemble_fit import ensemble as ensemble
@@ -55,6 +57,7 @@ _HOME = {
     "compare": "deepregress.scoring",
     "cross_validate": "deepregress.cross_validation",
     "coxph": "deepregress.families.cox",
+    "cumulative_incidence": "deepregress.competing_risks",
     "datasets": "deepregress.datasets",
     "ensemble": "deepregress.ensemble_fit",
     "errors": "deepregress.errors",

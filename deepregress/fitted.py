@@ -266,7 +266,8 @@ class FittedModel(Estimates):
         which : str
             "mean", "median", "variance"; "params" (on their own scale), "linear" (predictors),
             "terms" (their summands, which add up to them); "quantile", "cdf", "pdf", "logpdf",
-            "survival", "hazard", "cumhazard" at `at`; "prob", the probability of each level, or of
+            "survival", "hazard", "cumhazard" at `at`, "rmst", the mean of what is at most `at`;
+            "prob", the probability of each level, or of
             the counts in `at`; and what only
             some families have: "covariance" and "correlation" (n_obs, d, d) of a vector,
             "class_prob" of a mixture.
