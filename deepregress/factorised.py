@@ -118,39 +118,34 @@ class SparsitySchedule(keras.callbacks.Callback):  # type: ignore[misc]
 class _Factors:
     """What a factorised layer adds to a Keras layer that has a kernel."""
 
-    def __init__(self, *args: Any, depth: int, lam: float, vanish: str, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.depth, self.lam, self.vanish = depth, lam, vanish
-        self.gates: list[Any] = []
+    depth, lam, vanish = 2, 0.0, "weights"
 
-    def add_weight(self, *args: Any, name: str | None = None, **options: Any) -> Any:
-        """The factors in place of the kernel; other weights as they are."""
-        add = super().add_weight  # type: ignore[misc]
-        if name != "kernel":
-            return add(*args, name=name, **options)
-        shape = tuple(options.pop("shape"))
-        own_start = options.pop("initializer")
+    def build(self, input_shape: Any) -> None:
+        """Make the kernel as the layer does, then what else it is a product of."""
+        super().build(input_shape)  # type: ignore[misc]
+        main = self._kernel  # type: ignore[attr-defined]
+        shape = tuple(main.shape)
         axes = group_axes(shape, self.vanish)
-        gate_shape = tuple(1 if i in axes else size for i, size in enumerate(shape))
         numbers = math.prod(shape[i] for i in axes)
+        add = self.add_weight  # type: ignore[attr-defined]
         self.strength = add(name="strength", shape=(), initializer="ones", trainable=False)
-        lam = self.lam * math.sqrt(numbers)
-        options["regularizer"] = _Squares(lam / self.depth, self.strength)
+        penalty = _Squares(self.lam * math.sqrt(numbers) / self.depth, self.strength)
         start: Any = "ones"
-        main = own_start
         if self.vanish == "weights":
-            main = start = _factor_start(np.std(np.asarray(own_start(shape))), self.depth)
+            start = _factor_start(np.std(np.asarray(main)), self.depth)
+            main.assign(start(shape, main.dtype))
+        main.regularizer = penalty
+        gate_shape = tuple(1 if i in axes else size for i, size in enumerate(shape))
         self.gates = [
-            add(name=f"gate_{d}", shape=gate_shape, initializer=start, **options)
+            add(name=f"gate_{d}", shape=gate_shape, initializer=start, regularizer=penalty)
             for d in range(1, self.depth)
         ]
-        return add(name="factor", shape=shape, initializer=main, **options)
 
     @property
     def kernel(self) -> Any:
         """The product of the factors."""
         product = self._kernel  # type: ignore[attr-defined]
-        for gate in self.gates:
+        for gate in getattr(self, "gates", ()):
             product = keras.ops.multiply(product, gate)
         return product
 
@@ -175,6 +170,15 @@ class _Factors:
         """Return Keras's configuration with depth, lam and what vanishes together."""
         config: dict[str, Any] = super().get_config()  # type: ignore[misc]
         return {**config, "depth": self.depth, "lam": self.lam, "vanish": self.vanish}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Make the layer from such a configuration."""
+        own = {name: config[name] for name in ("depth", "lam", "vanish")}
+        plain = {name: value for name, value in config.items() if name not in own}
+        layer = super().from_config(plain)  # type: ignore[misc]
+        layer.depth, layer.lam, layer.vanish = own.values()
+        return layer
 
 
 @keras.saving.register_keras_serializable(package="deepregress")
@@ -265,7 +269,8 @@ def sparsify(
         if layer.name not in chosen or type(layer) not in FACTORISED:
             return type(layer).from_config(layer.get_config())
         config = {**layer.get_config(), "kernel_regularizer": None}
-        return FACTORISED[type(layer)](**_built(config), depth=depth, lam=lam, vanish=groups)
+        own = {"depth": depth, "lam": lam, "vanish": groups}
+        return FACTORISED[type(layer)].from_config({**config, **own})
 
     new = _cloned(model, rewritten)
     if start == "given":
@@ -373,16 +378,6 @@ def _factor_start(sd: Any, depth: int) -> Callable[..., Any]:
         return keras.ops.convert_to_tensor(size * rng.choice([-1.0, 1.0], size=shape), dtype)
 
     return start
-
-
-def _built(config: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a layer with its initialisers and the like made from their configurations."""
-    return {
-        key: keras.saving.deserialize_keras_object(value)
-        if isinstance(value, dict) and "class_name" in value
-        else value
-        for key, value in config.items()
-    }
 
 
 def _all_layers(model: keras.Model) -> list[Any]:

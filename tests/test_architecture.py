@@ -50,6 +50,7 @@ FLOORS = {
     3.5: ("families.integrated",),
     3.6: ("terms.smooth", "terms.parametric", "families.counted"),
     3.8: ("families.proportion",),
+    3.9: ("terms.deep", "terms.sparse"),
     4: ("terms.*", "families.*"),
     5: ("design",),
     5.5: ("stored_design",),
