@@ -4,6 +4,7 @@ Coefficients of R stand in the tests with their origin; lung is survival::lung, 
 """
 
 import functools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -288,3 +289,26 @@ def test_counts_by_a_transformation_are_the_ordinal_model_of_their_classes():
     assert np.all(np.abs(p - expected) < 2.0 * np.sqrt(expected * (1.0 - expected) / 600))
     with pytest.raises(FamilyError, match="family 'cotram' has the links logit"):
         dr.fit("y ~ x", {"x": x, "y": y}, "cotram", link="log")
+
+
+def test_smooth_terms_and_strata_are_close_to_the_partial_likelihood():
+    """mgcv's cox.ph and survival::coxph (coxph.json); the full likelihood has a smooth baseline."""
+    expected = json.loads((REFERENCE / "coxph.json").read_text())
+    smooths = " + ".join(f"s({x}, bs='ps')" for x in ("age", "nodes", "pgr"))
+    gbsg = pd.read_csv(REFERENCE / "gbsg.csv")
+    model = dr.fit(f"Surv(rfstime, status) ~ {smooths} + hormon", gbsg, "cox")
+    assert model.converged
+    for term, edf in expected["gbsg"]["gam_ps"]["edf"].items():
+        assert model.edf["shift", term] == pytest.approx(edf, abs=0.1)
+    hormon = expected["gbsg"]["gam_ps"]["coefficients"]["hormon"]
+    difference = model.coef["shift", "hormon"] - hormon["estimate"]
+    assert abs(difference) < 0.05 * hormon["se"]
+    veteran = pd.read_csv(REFERENCE / "veteran.csv")
+    formulas = {
+        "shift": "Surv(time, status) ~ trt + karno + age",
+        "transformation": "~ C(celltype)",
+    }
+    strata = dr.fit(formulas, veteran, "cox")
+    assert strata.converged
+    for name, each in expected["veteran"]["strata"]["coefficients"].items():
+        assert abs(strata.coef["shift", name] - each["estimate"]) < 0.3 * each["se"]
