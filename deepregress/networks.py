@@ -9,7 +9,8 @@ the feature vector, followed by our linear head gamma (METHODS 5). The factories
     arrays                  flattened; pictures by convolutions in `cnn`
 
 joined, and then dense layers, of which the last is the feature vector. `resolve` makes an
-`Architecture` of whatever the user gave.
+`Architecture` of whatever the user gave. `sparsify`, `collapse` and `prune` make any model a small
+one (modules `factorised`, `pruning`).
 
 References: Ruegamer, Kolb, Klein (2023), arXiv 2002.05777; Guo & Berkhahn (2016), arXiv 1604.06737.
 """
@@ -25,9 +26,16 @@ import numpy as np
 
 from deepregress.architecture import Architecture, Signature
 from deepregress.errors import NetworkError
+from deepregress.factorised import DeepHoyer as DeepHoyer
+from deepregress.factorised import SparsitySchedule as SparsitySchedule
+from deepregress.factorised import collapse as collapse
+from deepregress.factorised import sparse_optimizer as sparse_optimizer
+from deepregress.factorised import sparsify as sparsify
+from deepregress.factorised import sparsity as sparsity
 from deepregress.keras_models import Factory, Pretrained, Shared, dtype_of, read, reading_of_model
 from deepregress.linalg import Array
 from deepregress.pooling import POOLINGS
+from deepregress.pruning import prune as prune
 from deepregress.reading import (
     AS_COLUMNS,
     BY_DEFAULT,

@@ -36,8 +36,8 @@ FLOORS = {
     1: ("formula", "penalty", "data", "codec", "datasets"),
     1.5: ("training_rows",),
     2: ("basis.base", "basis.*", "gating", "bijectors", "architecture"),
-    2.5: ("families.kernels", "families.censoring", "families.numerical", "families.support"),
     2.3: ("keras_models",),
+    2.5: ("families.kernels", "families.censoring", "families.numerical", "families.support"),
     2.55: ("factorised",),
     2.56: ("pruning",),
     2.6: ("families.special", "families.moments", "families.start", "families.parameter"),
@@ -112,8 +112,8 @@ SHARED = {
 }
 DESIGN_LEG = {"remainder", "formula", "penalty", "basis", "gating", "terms", "design"}
 DESIGN_LEG |= {"stored_design"}
-DESIGN_LEG |= {"stored_design"}
 FAMILY_LEG = {"architecture", "bijectors", "families", "networks", "keras_models", "pooling"}
+FAMILY_LEG |= {"factorised", "pruning"}
 TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras"}
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "core", "misc", "tools", "shared"}
 
