@@ -80,22 +80,38 @@ def sandwich(P: Matrix, M: Matrix) -> Matrix | None:
 
 
 def nearest_semidefinite(H: Matrix, S: Matrix) -> Matrix | None:
-    """H with its negative eigenvalues raised to zero, in the metric diag(H + S).
+    """H with its negative eigenvalues raised to zero, in the metric H + S.
 
     At a penalised maximum H + S is positive definite but H need not be; a negative information
-    would give negative degrees of freedom. mgcv raises them too. None where numbers are too small
-    or large for that.
+    would give negative degrees of freedom. mgcv raises them too, in a metric of its own. This one
+    is the same for all bases that span the same functions: with H + S = C C',
+
+        F = C (C^-1 H C^-T) C^-1 has the eigenvalues of C^-1 H C^-T, of which none stays below 0.
+
+    Where H + S is not positive definite, C is the root of its diagonal. None where numbers are too
+    small or large for that.
     """
-    d = 1.0 / np.sqrt(np.maximum(np.diagonal(H + S), np.finfo(float).tiny))
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled = d[:, None] * H * d
-    if not np.isfinite(scaled).all():
+        C = _root(H + S)
+        if not (np.isfinite(C).all() and np.isfinite(H).all()):
+            return None
+        half = scipy.linalg.solve_triangular(C, H, lower=True)
+        shares = scipy.linalg.solve_triangular(C, half.T, lower=True)
+    if not np.isfinite(shares).all():
         return None
-    values, vectors = scipy.linalg.eigh(scaled)
+    values, vectors = scipy.linalg.eigh((shares + shares.T) / 2.0)
     if values.size == 0 or values[0] >= 0.0:
         return H
-    root = (np.sqrt(np.maximum(values, 0.0)) * vectors) / d[:, None]
-    return np.asarray(root @ root.T)
+    below = C @ (vectors * np.sqrt(np.maximum(-values, 0.0)))
+    return np.asarray(H + below @ below.T)
+
+
+def _root(P: Matrix) -> Matrix:
+    """Lower triangular C with C C' = P, or of its diagonal where P is not positive definite."""
+    factor = Factor.of(P)
+    if factor is None:
+        return np.diag(np.sqrt(np.maximum(np.diagonal(P), np.finfo(float).tiny)))
+    return factor.L / factor.d[:, None]
 
 
 @functools.cache
