@@ -86,7 +86,7 @@ def nearest_semidefinite(H: Matrix, S: Matrix) -> Matrix | None:
     would give negative degrees of freedom. mgcv raises them too, in a metric of its own. This one
     is the same for all bases that span the same functions: with H + S = C C',
 
-        F = C (C^-1 H C^-T) C^-1 has the eigenvalues of C^-1 H C^-T, of which none stays below 0.
+        (H + S)^-1 H has the eigenvalues of C^-1 H C^-T, of which those below 0 are raised.
 
     Where H + S is not positive definite, C is the root of its diagonal. None where numbers are too
     small or large for that.

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from deepregress.errors import FitError
 from deepregress.families import censoring, family
+from deepregress.linalg import nearest_semidefinite
 from deepregress.model import fit
 from deepregress.objective import Derivatives
 from deepregress.quantile_residuals import quantile_residuals
@@ -134,3 +135,14 @@ def test_moments_that_overflow_are_an_error_of_ours():
     y = np.r_[1e-300, np.linspace(1.0, 2.0, 20)]
     with pytest.raises(FitError, match="moments|not finite"):
         fit("y ~ 1", {"y": y}, "inverse_gamma", verbose=0)
+
+
+def test_a_negative_information_is_raised_alike_in_all_bases():
+    rng = np.random.default_rng(5)
+    half, signs = rng.normal(size=(6, 6)), np.array([-0.3, -1e-3, 0.5, 1.0, 3.0, 1e4])
+    H, S = (half * signs) @ half.T, half @ half.T
+    raised = nearest_semidefinite(H, S)
+    np.testing.assert_allclose(raised, (half * np.maximum(signs, 0.0)) @ half.T, atol=1e-9)
+    T = rng.normal(size=(6, 6))
+    other = nearest_semidefinite(T.T @ H @ T, T.T @ S @ T)
+    np.testing.assert_allclose(other, T.T @ raised @ T, atol=1e-8)

@@ -2,8 +2,9 @@
 
 Twenty-two regressions on one simulated table, fitted in R by Newton on densities written out by
 hand, as is that of petrol yields; and additive models of mgcv with families betar, scat, tw,
-gammals, gumbls, gevlss, shash, inverse.gaussian. Tolerances: without smoothing parameters both sides sit at one maximum to
-rounding; with them mgcv repeats itself to 1e-4 in the linear predictor and 1e-3 in REML.
+gammals, gumbls, gevlss, shash, inverse.gaussian. Tolerances: without smoothing parameters both
+sides sit at one maximum to rounding; with them mgcv repeats itself to 1e-4 in the linear predictor
+and 1e-3 in REML.
 """
 
 import functools
