@@ -4,9 +4,10 @@
 
 Each f_j is a deep term "nam(xj)" like `deep(xj)`: projected on structured terms of the same
 variable, drawn, tested and predicted by itself. With `select=True` a gate stands before each
-network (`sparse`): a group lasso on the multipliers of their out-of-fold columns, which says what a
-network tells about rows that it did not see; those that tell nothing leave the model, the others
-are fitted again without the penalty.
+network (`sparse`): a sparse penalty on the multipliers of their out-of-fold columns, which say what
+a network tells about rows that it did not see; those that tell nothing leave the model, the others
+are fitted again without the penalty. Its depth is 3: the lasso (2) shrinks what matters so much
+that BIC lets noise in.
 
 References: Agarwal et al. (2021), "Neural additive models", arXiv:2004.13912; Breiman (1995),
 doi:10.1080/00401706.1995.10484371 (the garrote).
@@ -23,6 +24,9 @@ from deepregress.terms import options
 from deepregress.terms.base import NetworkBlock, Term, check_options, register
 from deepregress.terms.deep import DeepTerm, deep
 from deepregress.terms.sparse import SELECT
+
+DEPTH = 3
+"""Factors of a gate."""
 
 
 @dataclass(frozen=True)
@@ -82,4 +86,5 @@ def gate_option(call: Call, label: str) -> Sparsity | None:
     if criterion not in SELECT:
         allowed = ", ".join(("True", "False", *SELECT))
         raise call.error(f"select must be one of {allowed}, got {options.shown(select)}.")
-    return Sparsity(label, (0,), (False,), lam=lam, select=str(criterion), refit=True)
+    gate = Sparsity(label, (0,), (False,), lam=lam, select=str(criterion), refit=True)
+    return replace(gate, depth=DEPTH)
