@@ -105,7 +105,8 @@ def test_one_sided_rows_are_the_tails(name):
     fam = family(name)
     eta = eta_of(fam, 4)
     y = fam.quantile(np.array([0.05, 0.4, 0.7, 0.95]), eta)
-    minus = y - 1.0 if fam.discrete else y
+    # a row censored at a point with a mass may have been that point, as one at a count that count
+    minus = y - 1.0 if fam.discrete else np.where(np.isin(y, fam.atoms), y - 1e-15, y)
     none = np.full(4, np.inf)
     np.testing.assert_allclose(
         likelihood(fam, response(y, none), eta), fam.logsurvival(minus, eta), atol=1e-13
