@@ -84,6 +84,7 @@ CONTRACT = {
     "s, cr": "y ~ s(x, k=7, bs='cr')",
     "s, ps": "y ~ s(x, k=12, bs='ps', m=(2, 1))",
     "s of an expression": "y ~ s(log(x), k=6)",
+    "networks side by side": "y ~ x + nam(x, z, g, select=True)",
     "s of two": "y ~ s(x, z, k=20)",
     "s by number": "y ~ s(x, by=z)",
     "s by factor": "y ~ g + s(x, by=g)",
