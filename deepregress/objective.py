@@ -170,15 +170,19 @@ class Objective:
         at, X = sets.at(self.eta(coef)[:, 0]), self.units[0].X
         return Derivatives(at.value, X.T @ at.gradient, Arrow.dense(at.information(X)))
 
+    def fisher_weights(self, eta: Matrix, rows: slice) -> Vector:
+        """w (dmean / deta)^2 / Var of some rows with these predictors (n_rows, U), (n_rows,)."""
+        weight = self.family.fisher_weight(self.family.with_known(eta, self._rows(rows)))
+        return np.asarray(weight * self.response.weights[rows])
+
     def fisher_information(self, coef: Vector) -> Arrow:
         """X' diag(w (dmean / deta)^2 / Var) X of the first predictor's columns, else zero."""
 
         def of_rows(rows: slice) -> Products:
             columns = self.columns.rows(rows)
-            eta = self.family.with_known(self._eta(coef, rows, columns), self._rows(rows))
-            weight = self.family.fisher_weight(eta)
+            weight = self.fisher_weights(self._eta(coef, rows, columns), rows)
             W = np.zeros((len(weight), len(upper_pairs(len(self.units)))))
-            W[:, 0] = weight * self.response.weights[rows]
+            W[:, 0] = weight
             return columns.products(W)
 
         total = self.columns.total()

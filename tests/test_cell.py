@@ -173,10 +173,17 @@ def test_columns_are_orthogonal_at_rounding(name):
     assert np.abs(X.T @ (W[:, None] * projected.T)).max() < 1e-11 * scale
 
 
+def logit_weight(eta):
+    return 1.0 / (2.0 + np.exp(eta) + np.exp(-eta))
+
+
 def weights_of_projection(objective, part, result):
-    """W at the fit with the networks as they were judged, recomputed."""
+    """W recomputed: expected, of the structured fit; of a scale, with the networks as judged."""
     folds = folds_of(objective.response.weights, FAST, crossfit=True, seed=1)
     eta = objective.eta(select(objective).coef)
+    if part.unit == 0:
+        expected = {"normal": np.ones_like, "poisson": np.exp, "bernoulli": logit_weight}
+        return expected[objective.family.name](eta[:, 0])
     network = Network(part.architecture, part.unit, part.architecture.arrange(part.inputs))
     columns = objective.units[part.unit].matrix
     weights = working_weights(objective, eta, part.unit)

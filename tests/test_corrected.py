@@ -7,7 +7,8 @@ import pytest
 from deepregress.assembly import assemble
 from deepregress.corrected import CorrectedInference, SmoothingUncertainty
 from deepregress.errors import FitError, PredictionError
-from deepregress.fitted import FittedModel, load
+from deepregress.fitted import FittedModel
+from deepregress.loading import load
 from deepregress.model import fit
 
 

@@ -371,7 +371,6 @@ def test_a_saved_model_is_itself(tmp_path: Path) -> None:
         ("y ~ lasso(C)", DataError, "column 1 of 'C' .* is constant"),
         ("y ~ lasso(cube)", DataError, "one row of numbers per observation"),
         ("y ~ lasso(X) + lasso(x0, select='cv')", FitError, "one way to choose it"),
-        ("y ~ lasso(x0) + deep(z)", FitError, "cannot stand beside networks"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(formula: str, kind: type[Exception], message: str) -> None:

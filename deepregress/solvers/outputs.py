@@ -3,6 +3,7 @@
     out of fold    D_{m(i), i}: of the member m(i) that did not see row i
     less           D - X C, what the protected columns X cannot say
     working        w_i max(W_iuu, 0) of each predictor
+    projection     the same, without the networks where W does not depend on the response
 
 Every array with a number for each row lies where the arrays that it is made of lie (`scratch`).
 """
@@ -20,6 +21,9 @@ from deepregress.model_matrix import ModelMatrix
 from deepregress.objective import Objective
 from deepregress.projection import product
 from deepregress.solvers.base import Folds
+
+CANONICAL = 1e-6
+"""Relative difference of observed and expected weights up to which they are the same."""
 
 
 def out_of_fold_of(D: Matrix, folds: Folds) -> Vector:
@@ -55,6 +59,29 @@ def with_columns(eta: Matrix, columns: Matrix, units: Sequence[int]) -> Matrix:
     for j, unit in enumerate(units):
         added[:, unit] += columns[:, j]
     return added
+
+
+def projection_weights(
+    objective: Objective, eta: Matrix, columns: Matrix, units: Sequence[int]
+) -> list[Vector]:
+    """Weights W of the projection of networks in each predictor.
+
+    In the first predictor of a generalised linear model with its canonical link those at eta, which
+    know nothing of the networks: with weights that do, X'W D would not be zero for a D independent
+    of X, and its variance would be taken for a mean (in a logit, effects move away from the truth).
+    Elsewhere weights depend on the response, hence on what the networks say, whatever they are
+    taken at; they are taken at eta and the networks' columns (n_obs, m), the fit they belong to.
+    """
+    weights = working_weights(objective, with_columns(eta, columns, units))
+    family = objective.family
+    if objective.response.plain and (family.exponential or family.exponential_given):
+        alone = working_weights(objective, eta)[0]
+        if all(
+            np.allclose(alone[rows], objective.fisher_weights(eta[rows], rows), rtol=CANONICAL)
+            for rows in scratch.parts(len(eta))
+        ):
+            weights[0] = alone
+    return weights
 
 
 def working_weights(objective: Objective, eta: Matrix) -> list[Vector]:

@@ -61,6 +61,7 @@ from deepregress.solvers.judgement import Judgement
 from deepregress.solvers.outputs import (
     less,
     out_of_fold_of,
+    projection_weights,
     side_by_side,
     working_weights,
 )
@@ -277,9 +278,8 @@ class _Deep:
             as_trained(network, D, folds) for network, D in zip(networks, outputs, strict=True)
         ]
         out_of_fold = side_by_side([out_of_fold_of(D, folds) for D in judged])
-        # weights that know nothing of the networks: with those of eta and the networks, X'W D would
-        # not be zero for a D that is independent of X, and its variance would be taken for a mean
-        weights = working_weights(objective, eta)
+        units = [part.unit for part in parts]
+        weights = projection_weights(objective, eta, out_of_fold, units)
         projections, columns = [], []
         for part, D in zip(parts, outputs, strict=True):
             X = objective.units[part.unit].matrix.select(part.protected)
