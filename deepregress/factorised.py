@@ -151,8 +151,7 @@ class _Factors:
 
     def assign_kernel(self, value: Array) -> None:
         """Set the factors to the balanced ones of a kernel: all of one size in each group."""
-        axes = group_axes(value.shape, self.vanish)
-        norm = np.sqrt(np.sum(value**2, axis=axes, keepdims=True))
+        norm = self._norms(value)
         gate = norm ** (1.0 / self.depth)
         rest = gate ** (self.depth - 1)
         self._kernel.assign(np.divide(value, rest, out=np.zeros_like(value), where=rest > 0))  # type: ignore[attr-defined]
@@ -162,9 +161,13 @@ class _Factors:
     def sparse_kernel(self) -> Array:
         """The product, with exact zeros where a group is below `ZERO`."""
         value = np.asarray(self.kernel)
-        axes = group_axes(value.shape, self.vanish)
-        norm = np.sqrt(np.sum(value**2, axis=axes, keepdims=True))
+        norm = self._norms(value)
         return np.where(norm < ZERO, np.float32(0.0), value)
+
+    def _norms(self, value: Array) -> Array:
+        """Norm of each group of a kernel, in the shape of its gates."""
+        axes = group_axes(value.shape, self.vanish)
+        return np.asarray(np.sqrt(np.sum(value**2, axis=axes, keepdims=True)))
 
     def get_config(self) -> dict[str, Any]:
         """Return Keras's configuration with depth, lam and what vanishes together."""

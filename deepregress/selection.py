@@ -352,17 +352,16 @@ class SparseFits:
     def __call__(self, objective: Objective, start: Vector | None = None) -> Solution:
         """Fit `objective`, whose units have the networks' columns after those of the designs."""
         found = [*self.sparse, *self._placed(objective)]
-        if found:
-            fitted = fit_sparse(objective.densely(), found, method=self.method)
-        else:
-            solution = smooth(objective, start, method=self.method)
-            fitted = Result(solution, Inference.of(solution))
+        if not found:
+            return smooth(objective, start, method=self.method)
+        fitted = fit_sparse(objective.densely(), found, method=self.method)
         self.results.append(fitted)
         return fitted.solution
 
     def inference(self, solution: Solution) -> Inference:
         """Covariances and degrees of freedom of a solution that it found."""
-        return next(each.inference for each in self.results if each.solution is solution)
+        own = (each.inference for each in self.results if each.solution is solution)
+        return next(own, None) or Inference.of(solution)
 
     def _placed(self, objective: Objective) -> list[Placed]:
         """The gated columns: their penalties bear the labels of the networks."""

@@ -86,5 +86,4 @@ def gate_option(call: Call, label: str) -> Sparsity | None:
     if criterion not in SELECT:
         allowed = ", ".join(("True", "False", *SELECT))
         raise call.error(f"select must be one of {allowed}, got {options.shown(select)}.")
-    gate = Sparsity(label, (0,), (False,), lam=lam, select=str(criterion), refit=True)
-    return replace(gate, depth=DEPTH)
+    return Sparsity(label, (0,), (False,), lam, DEPTH, select=str(criterion), refit=True)
