@@ -26,20 +26,29 @@ Kook, Herzog, Hothorn, Duerr & Sick (2022), doi:10.1016/j.patcog.2021.108263.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from deepregress.bijectors import Map, Tensor, link
+from deepregress.bijectors import Tensor, link
 from deepregress.errors import FamilyError, PredictionError, ResponseError, suggestion
 from deepregress.families import chain, kernels
 from deepregress.families.base import Family, Parameter, Value, register, upper_pairs
 from deepregress.families.bernstein import cumulated
 from deepregress.families.moments import quartile_location_scale
 from deepregress.families.standard import BY_LINK, Latent
-from deepregress.families.transformed import ENTRY, EXIT, LOWER, SLOPE, UPPER, Transformed
+from deepregress.families.transformed import (
+    COUNT,
+    NUMBER,
+    POSITIVE,
+    SLOPE,
+    Scale,
+    Transformed,
+    inside,
+    points_seen,
+)
 from deepregress.groups import member
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.response import Response
@@ -51,19 +60,6 @@ WIDER = 0.05
 """Share of the range of the response that is added at each end."""
 BARRIER = 0.01
 """Of all rows together, log-likelihood units."""
-
-
-@dataclass(frozen=True, eq=False)
-class Scale:
-    """u, the scale of y on which the polynomials are, and du / dy, as tensor functions."""
-
-    u: Map = field(repr=False)
-    slope: Map = field(repr=False)
-
-
-NUMBER = Scale(lambda y: y, tf.ones_like)
-POSITIVE = Scale(tf.math.log, lambda y: 1.0 / y)
-COUNT = Scale(tf.math.log1p, lambda y: 1.0 / (1.0 + y))
 
 
 @dataclass(frozen=True)
@@ -233,45 +229,19 @@ class Transformation(Family):
         self, rows: Mapping[str, Array], eta: Matrix
     ) -> tuple[Transformed, dict[str, Array], chain.Seen]:
         """The likelihood of what rows see, which ends are open, and what they see."""
-        points, flags = self._points(rows)
+        points, flags = points_seen(rows, self.bounds, discrete=self.discrete)
         A = np.empty((len(eta), len(points), self.n_units))
         for place, (name, y) in enumerate(points.items()):
             # an open end has no h: any number may stand there
-            inside = np.isfinite(y) & self._inside(y)
-            basis, slope = self._basis(tf.constant(np.where(inside, y, 1.0)))
+            known = np.isfinite(y) & self._inside(y)
+            basis, slope = self._basis(tf.constant(np.where(known, y, 1.0)))
             A[:, place, 0] = 0.0 if name == SLOPE else self.sign
             A[:, place, 1:] = (slope if name == SLOPE else basis).numpy()
         seen = chain.Seen(A, np.einsum("njk,nk->nj", A, eta))
         return Transformed(self.latent, tuple(points)), flags, seen
 
-    def _points(self, rows: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Where rows see h, and which of their ends are open."""
-        lower, upper = rows["lower"], rows.get("upper", rows["lower"])
-        exact = np.zeros(len(lower), bool) if self.discrete else lower == upper
-        points, flags = {LOWER: lower}, {"exact": exact}
-        if self.discrete:
-            # P(lower <= Y) = P(Y > lower - 1)
-            points = {LOWER: np.ceil(lower) - 1.0, UPPER: upper}
-        elif "left" in rows or "interval" in rows:
-            points[UPPER] = upper
-        if self.discrete or "upper" in rows:
-            flags["open_lower"] = exact | ~self._inside(points[LOWER])
-            flags["open_upper"] = exact | (upper >= self.bounds[1])
-        if ENTRY in rows or EXIT in rows:
-            nowhere = np.full(len(lower), np.inf)
-            entry, left = rows.get(ENTRY, -nowhere), rows.get(EXIT, nowhere)
-            flags["open_entry"], flags["open_exit"] = ~self._inside(entry), np.isposinf(left)
-            points |= {name: rows[name] for name in (ENTRY, EXIT) if name in rows}
-        if not self.discrete and (exact.any() or "exact" in rows):
-            points[SLOPE] = lower
-        if self.discrete:
-            points = {name: np.floor(y) for name, y in points.items()}
-        return points, {name: each.astype(np.float64) for name, each in flags.items()}
-
     def _inside(self, y: Array) -> Array:
-        """Where h is finite, as far as the lower end of the support goes."""
-        least = self.bounds[0]
-        return np.asarray(y >= least if self.discrete else y > least)
+        return inside(y, self.bounds, discrete=self.discrete)
 
     # -- start -----------------------------------------------------------------------------------
 

@@ -13,15 +13,31 @@ References: Hothorn, Moest & Buehlmann (2018), doi:10.1111/sjos.12291, section 2
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import tensorflow as tf
 
-from deepregress.bijectors import Tensor
+from deepregress.bijectors import Map, Tensor
 from deepregress.families.standard import Latent
+from deepregress.linalg import Array
 
 LOWER, UPPER, ENTRY, EXIT, SLOPE = "lower", "upper", "entry", "exit", "slope"
 POINTS = (LOWER, UPPER, ENTRY, EXIT, SLOPE)
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """u, the scale of y that is transformed, and du / dy, as tensor functions; y of u."""
+
+    u: Map = field(repr=False)
+    slope: Map = field(repr=False)
+    y: Map = field(repr=False)
+
+
+NUMBER = Scale(lambda y: y, tf.ones_like, lambda u: u)
+POSITIVE = Scale(tf.math.log, lambda y: 1.0 / y, tf.exp)
+COUNT = Scale(tf.math.log1p, lambda y: 1.0 / (1.0 + y), tf.math.expm1)
 
 
 @dataclass(frozen=True)
@@ -70,3 +86,46 @@ class Transformed:
         return self.latent.log_probability(
             a, b, rows[f"open_{lower}"] > 0, rows[f"open_{upper}"] > 0
         )
+
+
+def points_seen(
+    rows: Mapping[str, Array], bounds: tuple[float, float], *, discrete: bool
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Where rows see h, and which of their ends are open: `points` and `rows` of `Transformed`.
+
+    Parameters
+    ----------
+    rows : mapping of str to array, each (n_obs,)
+        `Response.rows()`.
+    bounds : pair of float
+        Ends of the support.
+    discrete : bool
+        Whether y takes whole numbers only; each is then the interval (y - 1, y].
+    """
+    lower, upper = rows["lower"], rows.get("upper", rows["lower"])
+    exact = np.zeros(len(lower), bool) if discrete else lower == upper
+    points, flags = {LOWER: lower}, {"exact": exact}
+    if discrete:
+        # P(lower <= Y) = P(Y > lower - 1)
+        points = {LOWER: np.ceil(lower) - 1.0, UPPER: upper}
+    elif "left" in rows or "interval" in rows:
+        points[UPPER] = upper
+    if discrete or "upper" in rows:
+        flags["open_lower"] = exact | ~inside(points[LOWER], bounds, discrete=discrete)
+        flags["open_upper"] = exact | (upper >= bounds[1])
+    if ENTRY in rows or EXIT in rows:
+        nowhere = np.full(len(lower), np.inf)
+        entry, left = rows.get(ENTRY, -nowhere), rows.get(EXIT, nowhere)
+        flags["open_entry"] = ~inside(entry, bounds, discrete=discrete)
+        flags["open_exit"] = np.isposinf(left)
+        points |= {name: rows[name] for name in (ENTRY, EXIT) if name in rows}
+    if not discrete and (exact.any() or "exact" in rows):
+        points[SLOPE] = lower
+    if discrete:
+        points = {name: np.floor(y) for name, y in points.items()}
+    return points, {name: each.astype(np.float64) for name, each in flags.items()}
+
+
+def inside(y: Array, bounds: tuple[float, float], *, discrete: bool) -> Array:
+    """Where h is finite, as far as the lower end of the support goes."""
+    return np.asarray(y >= bounds[0] if discrete else y > bounds[0])
