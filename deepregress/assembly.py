@@ -16,7 +16,6 @@ from deepregress.data import Frame, Response
 from deepregress.design import Design
 from deepregress.errors import FitError, FormulaError
 from deepregress.families.base import Family
-from deepregress.families.cox import CoxPH
 from deepregress.groups import STRATUM
 from deepregress.linalg import Array
 from deepregress.objective import Objective, Unit
@@ -65,7 +64,7 @@ def assemble(
         units.append(Unit(arrays.X, arrays.offset, design.penalties, arrays.levels))
         inputs.update({(parameter.name, label): given for label, given in arrays.inputs.items()})
     objective = Objective(family, response, tuple(units))
-    if isinstance(family, CoxPH):
+    if family.partial:
         _refuse_estimated_strata(objective)
         objective = objective.densely()
     sparse = any(block.sparsity for design in designs.values() for block in design.columns)

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 
 from deepregress.errors import PredictionError
-from deepregress.families.cox import CoxPH
 from deepregress.fitted import FittedModel
 from deepregress.linalg import Vector
 
@@ -87,9 +86,9 @@ def _ends(models: Mapping[str, FittedModel], times: Vector) -> Vector:
     last = float(times.max())
     ends = [times]
     for model in models.values():
-        family = model.family
-        if isinstance(family, CoxPH) and family.baseline is not None:
-            ends.append(family.baseline.times[family.baseline.times <= last])
-        else:
+        jumps = model.family.jumps
+        if jumps is None:
             ends.append(last * np.linspace(0.0, 1.0, PANELS + 1)[1:] ** 2)
+        else:
+            ends.append(jumps[jumps <= last])
     return np.unique(np.concatenate(ends))

@@ -31,7 +31,6 @@ from deepregress.errors import (
 )
 from deepregress.families import Family
 from deepregress.families import family as family_of
-from deepregress.families.cox import CoxPH
 from deepregress.fitted import FittedModel
 from deepregress.formula import ParsedModel, expand, parse, with_strata
 from deepregress.inference import Inference
@@ -295,16 +294,13 @@ def fitted_model(
     if status.warning is not None:
         warn(ConvergenceWarning(status.warning))
     response, stored = bound.objective.response, None
+    solved = fitted.objective or bound.objective
     if bound.chosen is not None:
-        solved = fitted.objective or bound.objective
         stored = StoredFit(bound.objective, solved.eta(fitted.solution.coef))
         response = response.take(bound.chosen)
-    family = bound.objective.family
-    if isinstance(family, CoxPH):
-        family = family.fitted(response, bound.objective.eta(fitted.solution.coef))
     return FittedModel(
         formula=bound.formula,
-        family=family,
+        family=solved.fitted_family(fitted.solution.coef),
         designs=bound.designs,
         frame=bound.frame,
         response=response,

@@ -31,7 +31,6 @@ from deepregress.crossproducts import JointColumns, Products, RowColumns
 from deepregress.data import Response
 from deepregress.errors import FitError
 from deepregress.families.base import CHUNK_SIZES, Family, upper_pairs
-from deepregress.families.cox import CoxPH
 from deepregress.families.risk_sets import RiskSets
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import LevelColumns, ModelMatrix, Reduced
@@ -162,9 +161,16 @@ class Objective:
     @cached_property
     def _risk_sets(self) -> RiskSets | None:
         """Of a partial likelihood, which is no sum over rows; None of any other."""
-        if not isinstance(self.family, CoxPH):
+        if not self.family.partial:
             return None
         return self.family.risk_sets(self.response, self.units[1].offset)
+
+    def fitted_family(self, coef: Vector) -> Family:
+        """The family with what a fit finds beside `coef`: the baseline of a partial likelihood."""
+        if self._risk_sets is None:
+            return self.family
+        at = self._risk_sets.at(self.eta(coef)[:, 0])
+        return self.family.with_baseline(at, self.units[0].X)
 
     def _partial_derivatives(self, sets: RiskSets, coef: Vector) -> Derivatives:
         at, X = sets.at(self.eta(coef)[:, 0]), self.units[0].X

@@ -24,8 +24,6 @@ import pandas as pd
 
 from deepregress.errors import PredictionError, listing, suggestion
 from deepregress.families.base import Family
-from deepregress.families.cox import CoxPH
-from deepregress.families.numerical import restricted_mean
 from deepregress.inference import normal_quantile
 from deepregress.linalg import Array, Matrix, Vector
 
@@ -185,7 +183,7 @@ def _at_functions(family: Family) -> dict[str, Callable[[Array, Matrix], Vector]
     return {
         "survival": family.survival,
         "cumhazard": cumulative_hazard,
-        "rmst": lambda tau, eta: _restricted_mean(family, tau, eta),
+        "rmst": family.restricted_mean,
         "hazard": hazard,
         "quantile": family.quantile,
         "cdf": family.cdf,
@@ -193,16 +191,6 @@ def _at_functions(family: Family) -> dict[str, Callable[[Array, Matrix], Vector]
         "prob": density,
         "logpdf": family.logpdf,
     }
-
-
-def _restricted_mean(family: Family, tau: Array, eta: Matrix) -> Vector:
-    if isinstance(family, CoxPH):
-        return family.restricted_mean(tau, eta)
-    if family.bounds[0] < 0.0:
-        raise PredictionError(
-            f"which='rmst' is for a response that cannot be negative, {family.name!r} can be."
-        )
-    return restricted_mean(family, tau, eta)
 
 
 def level_probabilities(

@@ -43,6 +43,7 @@ FLOORS = {
     2.6: ("families.special", "families.moments", "families.start", "families.parameter"),
     2.65: ("families.standard", "families.chain", "families.bernstein"),
     2.66: ("families.transformed", "families.risk_sets"),
+    2.67: ("families.lifetimes", "families.baseline"),
     2.8: ("families.wrapped", "families.incomplete_gamma", "families.dispersion", "families.sums"),
     2.7: ("families.counting",),
     3: ("terms.base", "families.base", "networks"),

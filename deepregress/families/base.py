@@ -33,6 +33,7 @@ from deepregress.families import censoring, kernels, numerical, start, support
 from deepregress.families.dispersion import Dispersed
 from deepregress.families.kernels import CHUNK_SIZES as CHUNK_SIZES
 from deepregress.families.kernels import upper_pairs as upper_pairs
+from deepregress.families.lifetimes import Lifetimes
 from deepregress.families.parameter import Parameter as Parameter
 from deepregress.families.parameter import Value as Value
 from deepregress.families.wrapped import Formulated
@@ -43,7 +44,7 @@ tfb = tfp.bijectors
 
 
 @dataclass(frozen=True)
-class Family(Dispersed):
+class Family(Dispersed, Lifetimes):
     """A response distribution whose parameters all have additive predictors.
 
     Subclasses give `name`, `about`, `support`, `bounds`, `default_parameters`, and `density` or the

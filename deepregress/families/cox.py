@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import scipy.special
@@ -23,63 +23,14 @@ import scipy.special
 from deepregress.bijectors import link
 from deepregress.errors import FamilyError, FitError, PredictionError, ResponseError, suggestion
 from deepregress.families.base import Family, Parameter, register
+from deepregress.families.baseline import Baseline
 from deepregress.families.risk_sets import TIES, AtRisk, RiskSets
+from deepregress.families.standard import MINIMUM, Latent
 from deepregress.groups import STRATUM
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.response import Response
 
 LOG_HAZARD = "log_hazard"
-
-
-@dataclass(frozen=True, eq=False)
-class Baseline:
-    """Cumulative baseline hazards of all strata, one after the other.
-
-    Parameters
-    ----------
-    strata, times, cumulative : Vector, (K,)
-        Stratum, time and height after each jump.
-    """
-
-    strata: Vector
-    times: Vector
-    cumulative: Vector
-
-    @classmethod
-    def of(cls, at: AtRisk) -> Baseline:
-        """From the jumps of a partial likelihood."""
-        sets, cumulative = at.sets, np.cumsum(at.increments)
-        first = np.searchsorted(sets.strata, sets.strata)
-        before = np.concatenate([[0.0], cumulative])[first]
-        return cls(sets.strata, sets.times, cumulative - before)
-
-    def at(self, y: Vector, stratum: Vector) -> Vector:
-        """Height at y, (n,)."""
-        value = np.zeros(len(y))
-        for s, own in self._parts(stratum):
-            heights = np.concatenate([[0.0], self.cumulative[self.strata == s]])
-            value[own] = heights[np.searchsorted(self.times[self.strata == s], y[own], "right")]
-        return value
-
-    def first(self, height: Vector, stratum: Vector) -> Vector:
-        """The first time at which a height is reached, (n,); infinite where it never is."""
-        y = np.full(len(height), np.inf)
-        for s, own in self._parts(stratum):
-            times = np.append(self.times[self.strata == s], np.inf)
-            # a height that is a jump's but for rounding is reached there
-            reached = self.cumulative[self.strata == s] * (1.0 + 1e-12)
-            y[own] = times[np.searchsorted(reached, height[own], side="left")]
-        return y
-
-    def _parts(self, stratum: Vector) -> list[tuple[float, Array]]:
-        known = np.unique(self.strata)
-        new = np.setdiff1d(stratum, known)
-        if new.size:
-            raise PredictionError(
-                f"the stratum {new[0]:g} had no event in training; there are "
-                f"{', '.join(f'{s:g}' for s in known)}"
-            )
-        return [(float(s), np.flatnonzero(stratum == s)) for s in known]
 
 
 @register
@@ -103,6 +54,7 @@ class CoxPH(Family):
     name: ClassVar[str] = "coxph"
     about: ClassVar[str] = "proportional hazards, partial likelihood"
     support: ClassVar[str] = "finite numbers, right censored"
+    partial: ClassVar[bool] = True
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -124,7 +76,6 @@ class CoxPH(Family):
             raise ResponseError(f"{response.label!r} has no event")
 
     def risk_sets(self, response: Response, stratum: Vector) -> RiskSets:
-        """Who is at risk when."""
         return RiskSets.of(
             response.lower,
             response.lower == response.upper,
@@ -134,10 +85,8 @@ class CoxPH(Family):
             ties=self.ties,
         )
 
-    def fitted(self, response: Response, eta: Matrix) -> Family:
-        """The family with the baseline at fitted predictors (n_obs, 2)."""
-        at = self.risk_sets(response, eta[:, 1]).at(eta[:, 0])
-        return replace(self, baseline=Baseline.of(at))
+    def with_baseline(self, at: AtRisk, X: Matrix) -> Self:
+        return replace(self, baseline=Baseline.of(at, X))
 
     def start(self, response: Response) -> Vector:
         return np.zeros(2)
@@ -148,7 +97,16 @@ class CoxPH(Family):
     # -- after the fit -----------------------------------------------------------------------------
 
     @property
-    def _known(self) -> Baseline:
+    def jumps(self) -> Vector | None:
+        return self.known_baseline.times
+
+    @property
+    def latent_scale(self) -> Latent | None:
+        return MINIMUM
+
+    @property
+    def known_baseline(self) -> Baseline:
+        """The baseline of a fitted model."""
         if self.baseline is None:
             raise FitError(
                 "family 'coxph' has no likelihood of single rows: networks and sparse terms need "
@@ -158,7 +116,7 @@ class CoxPH(Family):
 
     def _cumulative_hazard(self, y: Array, eta: Matrix) -> Vector:
         y = np.asarray(y, dtype=np.float64)
-        return np.asarray(self._known.at(y, eta[:, 1]) * np.exp(eta[:, 0]))
+        return np.asarray(self.known_baseline.at(y, eta[:, 1]) * np.exp(eta[:, 0]))
 
     def logsurvival(self, y: Array, eta: Matrix) -> Vector:
         return 0.0 - self._cumulative_hazard(y, eta)
@@ -171,19 +129,13 @@ class CoxPH(Family):
         p = np.broadcast_to(np.asarray(probability, dtype=np.float64), (len(eta),))
         with np.errstate(divide="ignore"):
             height = -np.log1p(-p) * np.exp(-eta[:, 0])
-        return self._known.first(height, eta[:, 1])
+        return self.known_baseline.first(height, eta[:, 1])
 
     def restricted_mean(self, tau: Array, eta: Matrix) -> Vector:
         tau = np.broadcast_to(np.asarray(tau, dtype=np.float64), (len(eta),))
-        times = np.unique(self._known.times[self._known.times > 0.0])
-        ends = np.concatenate([[0.0], times, [np.inf]])
-        total = np.zeros(len(eta))
-        for start, end in zip(ends[:-1], ends[1:], strict=True):
-            reached = start < tau
-            if not reached.any():
-                break
-            S = np.exp(self.logsurvival(np.full(len(eta), start), eta))
-            total += np.where(reached, S * (np.minimum(tau, end) - start), 0.0)
+        total, ratio, baseline = np.zeros(len(eta)), np.exp(eta[:, 0]), self.known_baseline
+        for jumps, own in baseline.blocks(eta[:, 1]):
+            total[own] = baseline.panels(jumps, ratio[own], tau[own]).sum(axis=1)
         return total
 
     def logpdf(self, y: Array, eta: Matrix) -> Vector:

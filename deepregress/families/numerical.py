@@ -23,6 +23,7 @@ import scipy.optimize.elementwise
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor
+from deepregress.errors import PredictionError
 from deepregress.linalg import Array, Matrix, Vector
 
 STEP = 1.0 / 40.0
@@ -42,6 +43,10 @@ AT_ONCE = 2**18
 
 class Distributions(Protocol):
     """What is needed of a family."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
 
     @property
     def discrete(self) -> bool:
@@ -136,7 +141,16 @@ def restricted_mean(family: Distributions, tau: Array, eta: Matrix) -> Vector:
     """E min(Y, tau) = integral of S from 0 to tau, of a response that is not negative; (n_obs,).
 
     Of counts it is the sum of S(0), ..., S(tau - 1).
+
+    Raises
+    ------
+    PredictionError
+        The response can be negative.
     """
+    if family.bounds[0] < 0.0:
+        raise PredictionError(
+            f"which='rmst' is for a response that cannot be negative, {family.name!r} can be."
+        )
     tau = np.broadcast_to(np.asarray(tau, dtype=np.float64), (len(eta),))
     if family.discrete:
         top = int(tau.max(initial=0.0))

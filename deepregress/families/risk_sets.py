@@ -215,6 +215,17 @@ class AtRisk:
         """Jumps of the cumulative baseline hazard at the times, (K,)."""
         return np.asarray(self.sets.over_events(self.rate) * np.exp(-self.eta.max()))
 
+    @property
+    def increment_variances(self) -> Vector:
+        """Of the jumps given the coefficients, sum of c / Z^2 of each time; (K,)."""
+        squared = self.sets.over_events(self.rate / self.Z)
+        return np.asarray(squared * np.exp(-2.0 * self.eta.max()))
+
+    def increment_slopes(self, X: Matrix) -> Matrix:
+        """By how much the jumps fall where a coefficient rises, sum of c A / Z; (K, p)."""
+        sums = self.sets.over_events(self.rate[:, None] * self.means(X))
+        return np.asarray(sums * np.exp(-self.eta.max()))
+
     def means(self, X: Matrix) -> Matrix:
         """A, (M, p)."""
         return np.asarray(self.per_event(X) / self.Z[:, None])

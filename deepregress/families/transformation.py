@@ -104,6 +104,10 @@ class Transformation(Family):
         return BY_LINK[self.cumulative]
 
     @property
+    def latent_scale(self) -> Latent | None:
+        return self.latent
+
+    @property
     def order(self) -> int:
         """Order of the polynomials."""
         return len(self.parameters) - 2
