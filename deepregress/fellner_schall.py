@@ -94,9 +94,9 @@ def warm_start(
         lam, state = _rough_fit(sample, lam, state)
         if sample.objective is problem.objective:
             return lam, state
-        state = evaluate(problem.objective, state.coef)
-        if not np.isfinite(state.at.value):
-            state = evaluate(problem.objective, coef)
+        # a level that the sample separates may lie far from its value on all rows
+        start = evaluate(problem.objective, coef)
+        state, _ = step_towards(problem.objective, start, state.coef, problem.total(lam))
     return _fellner_schall(problem, lam, state, trace)
 
 

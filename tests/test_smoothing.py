@@ -17,7 +17,7 @@ from deepregress.objective import Objective, Unit, positive_part
 from deepregress.penalty import PlacedPenalty
 from deepregress.significance import smooth_test, wald_test, weighted_chi2_sf
 from deepregress.smoothing import select, start_coef
-from deepregress.solvers.newton import evaluate, maximise
+from deepregress.solvers.newton import evaluate, maximise, stretched
 
 
 def response(y, weights=None):
@@ -295,6 +295,33 @@ def test_separated_data_are_reported_not_returned_as_nan():
     solution = select(obj)
     assert np.isfinite(solution.coef).all()
     assert solution.loglik == pytest.approx(0.0, abs=1e-3)
+
+
+def test_levels_separated_in_the_sample_of_the_start_do_not_lead_astray():
+    rng = np.random.default_rng(0)
+    n, levels = 8000, 40
+    level = np.where(rng.random(n) < 0.9, 0, rng.integers(1, levels, n))
+    x = rng.normal(size=n)
+    y = rng.random(n) < scipy.special.expit(-2.0 + 0.5 * x)
+    indicators = (level[:, None] == np.arange(1, levels)).astype(float)
+    obj = Objective(family("bernoulli"), response(y), (unit(n, [x, *indicators.T]),))
+    solution = select(obj)
+    reference = sm.Logit(y, sm.add_constant(np.column_stack([x, indicators])))
+    reference = reference.fit(method="bfgs", maxiter=1000, disp=False)
+    assert reference.llf < solution.loglik < reference.llf + 0.1
+    assert solution.coef[1] == pytest.approx(reference.params[1], abs=1e-3)
+
+
+def test_a_short_step_is_stretched_to_where_the_likelihood_falls():
+    obj = objective("poisson")
+    before = evaluate(obj, start_coef(obj))
+    penalty = Problem.of(obj).total(np.zeros(1))
+    full = evaluate(obj, maximise(obj, before, penalty, free=np.arange(2)).state.coef)
+    short = evaluate(obj, before.coef + 0.03 * (full.coef - before.coef))
+    found = stretched(obj, before, short, penalty)
+    moved = (found.coef - before.coef)[0] / (full.coef - before.coef)[0]
+    assert 0.5 < moved < 2.0
+    assert found.at.value > short.at.value
 
 
 def test_a_start_without_a_finite_likelihood_is_refused():

@@ -5,8 +5,9 @@
 1. H = -d2l/dcoef2, P = H + S. Where P is not positive definite the row-wise positive part of W
    replaces W for this step; where that is still singular a ridge is added.
 2. step = P^-1 (gradient - S coef), halved while the penalised log-likelihood falls or is not
-finite. 3. Converged when the decrement  1/2 step' P step,  the likelihood still to be gained, is
-negligible.
+   finite. Where steps have become slow, it is doubled while the likelihood rises.
+3. Converged when the decrement  1/2 step' P step,  the likelihood still to be gained, is
+   negligible.
 
 References: Wood, Pya & Saefken (2016), doi:10.1080/01621459.2016.1180986, section 3.2.
 """
@@ -24,6 +25,10 @@ from deepregress.objective import Derivatives, Objective, positive_part
 
 MAX_STEPS = 200
 MAX_HALVINGS = 40
+MAX_DOUBLINGS = 6
+SLOW = 0.5
+"""Ratio of two decrements from which a step is too short: Newton's fall quadratically, those with
+the positive part of W, which is too curved far from the maximum, need not fall at all."""
 DECREMENT = 1e-10
 """Log-likelihood still to be gained at which Newton stops: about 1e-5 standard errors."""
 RIDGE = 1e-8
@@ -151,6 +156,19 @@ def step_towards(
     return state, False
 
 
+def stretched(objective: Objective, before: State, state: State, penalty: TotalPenalty) -> State:
+    """The best of the state and 2, 4, ... times the step to it, while they rise."""
+    step = 2.0 * (state.coef - before.coef)
+    best = state.penalised(penalty)
+    for _ in range(MAX_DOUBLINGS):
+        trial = evaluate(objective, before.coef + step)
+        value = trial.penalised(penalty)
+        if not (np.isfinite(value) and value > best):
+            break
+        state, best, step = trial, value, 2.0 * step
+    return state
+
+
 def maximise(
     objective: Objective,
     state: State,
@@ -175,15 +193,21 @@ def maximise(
     if not len(free):
         return Maximum(state, 0, converged=True)
     layout = objective.layout.restrict(free)
+    last = np.inf
     for steps in range(max_steps):
         gradient = state.at.gradient - penalty.gradient(state.coef)
         _, factor = curvature(objective, state, penalty.S, layout)
         if not np.isfinite(gradient).all():
             raise FitError(NOT_FINITE)
         direction = factor.solve(gradient)
-        if 0.5 * float(gradient @ direction) < tolerance:
+        decrement = 0.5 * float(gradient @ direction)
+        if decrement < tolerance:
             return Maximum(state, steps, converged=True)
-        state, moved = step_towards(objective, state, state.coef + direction, penalty)
+        before = state
+        state, moved = step_towards(objective, before, before.coef + direction, penalty)
         if not moved:
             return Maximum(state, steps, converged=False)
+        if decrement > SLOW * last:
+            state = stretched(objective, before, state, penalty)
+        last = decrement
     return Maximum(state, max_steps, converged=False)
