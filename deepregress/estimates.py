@@ -33,6 +33,7 @@ from deepregress.influence import Protection
 from deepregress.linalg import Matrix, Vector
 from deepregress.network_noise import NetworkNoise
 from deepregress.prediction import Deep, Estimate, Predictors
+from deepregress.series import Series
 from deepregress.solvers.base import Solution
 from deepregress.sparse_tables import SparseTables
 from deepregress.stored_fit import StoredFit
@@ -68,6 +69,8 @@ class Estimates:
         What is needed of the training rows, in a model that was saved.
     stored : StoredFit or None
         All rows of data on disk, of which `frame` and `response` are some.
+    series : Series or None
+        The lags of the formulas, and the last rows of training.
     """
 
     formula: Mapping[str, str]
@@ -86,6 +89,7 @@ class Estimates:
     protection: Protection | None = field(default=None, repr=False)
     noise: NetworkNoise | None = field(default=None, repr=False)
     stored: StoredFit | None = field(default=None, repr=False)
+    series: Series | None = field(default=None, repr=False)
 
     @cached_property
     def coef(self) -> pd.Series:

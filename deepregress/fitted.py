@@ -386,7 +386,8 @@ class FittedModel(Estimates):
     def _rows(self, newdata: Any, excluded: Labels) -> Frame:
         if newdata is None:
             return self._every_row()[0]
-        return prediction_frame(newdata, self._predictors.variables(excluded))
+        table = newdata if self.series is None else self.series.extended(newdata)
+        return prediction_frame(table, self._predictors.variables(excluded))
 
     def _response(self, newdata: Any) -> Response:
         if newdata is None:

@@ -118,6 +118,22 @@ def column_names(data: object) -> tuple[str, ...]:
     return tuple(_narwhals(data).columns) if source is None else source.names
 
 
+def with_columns(data: object, columns: Mapping[str, Array]) -> object:
+    """A table in memory with further columns; of another kind than pandas as a dict of columns.
+
+    Raises
+    ------
+    DataError
+        The table is on disk, or of an unknown kind.
+    """
+    if isinstance(data, pd.DataFrame):
+        return data.assign(**{name: np.asarray(values) for name, values in columns.items()})
+    if not isinstance(data, Mapping | Frame) and opened(data) is not None:
+        raise DataError("data on disk are read by the chunk, in which lag() has no other rows.")
+    column = _reader(data)
+    return {**{name: column(name) for name in column_names(data)}, **columns}
+
+
 def _narwhals(data: object) -> nw.DataFrame[Any]:
     try:
         table: nw.DataFrame[Any] = nw.from_native(data, eager_only=True)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from deepregress.assembly import assemble
+from deepregress.autoregression import asked
 from deepregress.data import Frame, Response, prediction_frame, training_set
 from deepregress.design import Design, build_designs, crossings, variables
 from deepregress.errors import (
@@ -41,6 +42,7 @@ from deepregress.new_response import response_at
 from deepregress.objective import Objective
 from deepregress.prediction import Deep
 from deepregress.selection import SparseFits, fit_sparse
+from deepregress.series import Series
 from deepregress.smoothing import select
 from deepregress.solvers.base import StructuredSolver, Training
 from deepregress.solvers.checkpoint import seed_in
@@ -174,6 +176,8 @@ class Bound:
         Inputs of the networks by parameter and label.
     chosen : Array or None
         Of data on disk the numbers of the rows that are in `frame`, among all.
+    series : Series or None
+        Lags, where formulas have any, and the last rows of the table.
     """
 
     formula: dict[str, str]
@@ -182,6 +186,7 @@ class Bound:
     objective: Objective
     inputs: dict[tuple[str, str], tuple[Array | StoredArray, ...]]
     chosen: Array | None = None
+    series: Series | None = None
 
 
 def bind(
@@ -196,15 +201,16 @@ def bind(
     select: bool,
 ) -> Bound:
     """Steps 1 and 2 of `fit`, whose arguments these are."""
-    given = family_of(family, link)
+    called = asked(formula, data, family_of(family, link))
+    given = called.family
     parsed = parse(
-        formula,
+        called.formula,
         given.groups[0],
         parameters=given.groups,
         terms=registered(),
         networks=networks,
     )
-    rows, response = _training_rows(data, parsed, weights, na, given.known)
+    rows, response = _training_rows(called.data, parsed, weights, na, given.known)
     frame = rows if isinstance(rows, Frame) else rows.sample
     parsed = with_strata(parsed, given.groups[0], given.groups)
     given = given.for_response(response)
@@ -215,7 +221,7 @@ def bind(
     designs = build_designs(parsed, frame, given.parameter_names, select=select, readings=readings)
     objective, inputs = assemble(given, response, designs, rows)
     chosen = None if isinstance(rows, Frame) else rows.chosen
-    return Bound(_texts(parsed), frame, designs, objective, inputs, chosen)
+    return Bound(_texts(parsed), frame, designs, objective, inputs, chosen, called.series)
 
 
 def _training_rows(
@@ -311,6 +317,7 @@ def fitted_model(
         method=method,
         settings=settings,
         stored=stored,
+        series=bound.series,
     )
 
 

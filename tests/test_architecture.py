@@ -31,8 +31,9 @@ FLOORS = {
     0.35: ("pictures", "vocabulary", "pooling"),
     0.4: ("response",),
     0.5: ("remainder", "arrow", "response_forms", "frame"),
-    0.6: ("complete_rows",),
+    0.6: ("complete_rows", "lags"),
     0.7: ("model_matrix", "survey"),
+    0.8: ("series",),
     1: ("formula", "penalty", "data", "codec", "datasets"),
     1.5: ("training_rows",),
     2: ("basis.base", "basis.*", "gating", "bijectors", "architecture"),
@@ -97,7 +98,7 @@ FLOORS = {
     11.3: ("check",),
     11.5: ("estimates",),
     11.6: ("rubin",),
-    12: ("fitted",),
+    12: ("fitted", "autoregression"),
     12.5: ("deep_ensemble", "orthogonal"),
     12.6: ("loading",),
     12.7: ("competing_risks",),
@@ -113,7 +114,7 @@ SHARED = {
     *("pictures", "vocabulary", "reading"),
 }
 DESIGN_LEG = {"remainder", "formula", "penalty", "basis", "gating", "terms", "design"}
-DESIGN_LEG |= {"stored_design"}
+DESIGN_LEG |= {"stored_design", "lags", "series"}
 FAMILY_LEG = {"architecture", "bijectors", "families", "networks", "keras_models", "pooling"}
 FAMILY_LEG |= {"factorised", "pruning"}
 TENSORFLOW = {"tensorflow", "tensorflow_probability", "keras", "tf_keras"}

@@ -7,6 +7,15 @@ F is a standard distribution, A the cumulated Bernstein polynomials of order M =
 than 100 exact rows), low and high a little beyond the range of the response; outside it h is
 linear. h increases where its rises g_1, ..., g_M are positive. The shift has no intercept: g_0 is.
 
+Where formulas ask for them there are a scale and an autoregression (AT(p)) of order p,
+
+    P(Y_t <= y | x, past) = F((h(y) - sum_j phi_j h(y_(t-j)) + sign shift(x)) / scale(x)),
+
+{"scale": "~ x"} and `lag(h(y), 1:p)` in the formula of the shift. The scale divides both h and the
+shift, as in `ordinal` and R's `clm`. The phi_j are the parameters autoregression[j], constant where
+they have no formula; y_(t-j) stands among the predictors too, as past[j], an offset. With h linear
+and F normal (family `lm`) this is the AR(p) of conditional least squares.
+
 The g are a group of parameters: a formula for `transformation` gives each g_k a predictor of its
 own, {"transformation": "~ C(stratum)"} a transformation for each stratum, {"transformation": "~ x"}
 one that changes with x: an effect that is not proportional. The fit maximises
@@ -20,14 +29,15 @@ its maximum from anywhere. A row sees h at its bounds and h' where it is exact, 
 the g (module `chain`).
 
 References: Hothorn, Moest & Buehlmann (2018), doi:10.1111/sjos.12291;
+Ruegamer, Baumann, Kneib & Hothorn (2023), arXiv:2110.08248 (autoregression);
 Kook, Herzog, Hothorn, Duerr & Sick (2022), doi:10.1016/j.patcog.2021.108263.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import tensorflow as tf
@@ -41,19 +51,25 @@ from deepregress.families.moments import quartile_location_scale
 from deepregress.families.standard import BY_LINK, Latent
 from deepregress.families.transformed import (
     COUNT,
+    MEMORY,
     NUMBER,
+    PHI,
     POSITIVE,
+    SIGMA,
     SLOPE,
     Scale,
     Transformed,
     inside,
     points_seen,
 )
-from deepregress.groups import member
+from deepregress.groups import group_of, member, members
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.response import Response
 
 SHIFT, TRANSFORMATION = "shift", "transformation"
+SCALE, AUTOREGRESSION, PAST = "scale", "autoregression", "past"
+OPTIONAL = (SCALE, AUTOREGRESSION, PAST)
+"""Parameters that are there where formulas ask for them."""
 ORDER, SMALL_ORDER, SMALL = 10, 6, 100
 """Order of the polynomials, and that with fewer than so many exact rows."""
 WIDER = 0.05
@@ -110,7 +126,38 @@ class Transformation(Family):
     @property
     def order(self) -> int:
         """Order of the polynomials."""
-        return len(self.parameters) - 2
+        return sum(group_of(name) == TRANSFORMATION for name in self.parameter_names) - 1
+
+    @property
+    def rises(self) -> slice:
+        """Units of g_1, ..., g_M."""
+        return slice(2, 2 + self.order)
+
+    def _units(self, group: str) -> list[int]:
+        names = self.parameter_names
+        return [names.index(name) for name in members(group, names)]
+
+    def asked_for(self, names: Collection[str], lags: Sequence[int]) -> Self:
+        """The family with the optional parameters of these names, and an autoregression.
+
+        Parameters
+        ----------
+        names : collection of str
+            Parameters that formulas are written for.
+        lags : sequence of int
+            Orders of the autoregression.
+        """
+        identity = link("identity")
+        about = {AUTOREGRESSION: "coefficient of lag", PAST: "response at lag"}
+        optional = [
+            Parameter(member(group, j), identity, f"{meaning} {j}", intercept=group != PAST)
+            for group, meaning in about.items()
+            for j in lags
+        ]
+        if SCALE in names:
+            scale = Parameter(SCALE, link("log"), "scale of the transformed response")
+            optional = [replace(scale, intercept=False), *optional]
+        return replace(self, parameters=(*self.parameters, *optional))
 
     def for_response(self, response: Response) -> Family:
         if response.lower.ndim > 1:
@@ -126,7 +173,7 @@ class Transformation(Family):
         wider = WIDER * (u[-1] - u[0])
         few = np.sum(response.lower == response.upper) < SMALL and not self.discrete
         order = self.orders[int(few)]
-        shift, transformation = self.parameters[:2]
+        shift, transformation, *optional = self.parameters
         coefficients = tuple(
             Parameter(
                 member(TRANSFORMATION, k),
@@ -137,11 +184,11 @@ class Transformation(Family):
         )
         found = replace(
             self,
-            parameters=(shift, *coefficients),
+            parameters=(shift, *coefficients, *optional),
             span=(float(u[0] - wider), float(u[-1] + wider)),
             barrier=BARRIER / float(response.weights.sum()) if order > 1 else 0.0,
         )
-        return replace(found, rise=float(found.start(response)[-1]))
+        return replace(found, rise=float(found.start(response)[1 + order]))
 
     # -- the distribution ------------------------------------------------------------------------
 
@@ -155,10 +202,18 @@ class Transformation(Family):
 
     def transformed(self, values: Mapping[str, Value], y: Tensor) -> tuple[Tensor, Tensor]:
         """h(y) + sign shift and dh / dy, each (n_obs,)."""
-        eta = tf.stack([values[name].eta for name in self.parameter_names], axis=1)
+        names = self.parameter_names
+        g = tf.stack([values[name].eta for name in members(TRANSFORMATION, names)], axis=1)
         A, slope = self._basis(y)
-        h = tf.reduce_sum(A * eta[:, 1:], axis=1) + self.sign * eta[:, 0]
-        return h, tf.reduce_sum(slope * eta[:, 1:], axis=1)
+        h = tf.reduce_sum(A * g, axis=1) + self.sign * values[SHIFT].eta
+        rise = tf.reduce_sum(slope * g, axis=1)
+        for phi, past in zip(members(AUTOREGRESSION, names), members(PAST, names), strict=True):
+            memory = tf.reduce_sum(self._basis(values[past].eta)[0] * g, axis=1)
+            h -= values[phi].eta * memory
+        if SCALE in names:
+            inverse = tf.exp(-values[SCALE].log)
+            h, rise = h * inverse, rise * inverse
+        return h, rise
 
     def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         h, slope = self.transformed(values, y)
@@ -190,7 +245,7 @@ class Transformation(Family):
         PredictionError
             Some are not: the row is far from those of training.
         """
-        wrong = np.any(eta[:, 2:] <= 0.0, axis=1)
+        wrong = np.any(eta[:, self.rises] <= 0.0, axis=1)
         if wrong.any():
             raise PredictionError(
                 f"the transformation does not increase in {int(wrong.sum())} of {len(eta)} rows, "
@@ -202,7 +257,7 @@ class Transformation(Family):
     # -- the likelihood and its derivatives --------------------------------------------------------
 
     def row_penalty(self, eta: Matrix) -> Vector:
-        r = eta[:, 2:] / self.rise
+        r = eta[:, self.rises] / self.rise
         # a step too far has no finite likelihood: the solver sees that and halves it
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(self.barrier * np.sum(r - 1.0 - np.log(r), axis=1))
@@ -216,33 +271,46 @@ class Transformation(Family):
         self, rows: Mapping[str, Array], eta: Matrix
     ) -> tuple[Vector, Matrix, Matrix]:
         value, gradient, W = chain.derivatives(*self._seen(rows, eta))
-        diagonal = [p for p, (k, m) in enumerate(upper_pairs(self.n_units)) if k == m > 1]
         with np.errstate(divide="ignore"):
-            inverse = 1.0 / eta[:, 2:]
-        gradient[:, 2:] += self.barrier * (inverse - 1.0 / self.rise)
-        W[:, diagonal] += self.barrier * inverse**2
+            inverse = 1.0 / eta[:, self.rises]
+        gradient[:, self.rises] += self.barrier * (inverse - 1.0 / self.rise)
+        W[:, self._diagonal] += self.barrier * inverse**2
         return value - self.row_penalty(eta), gradient, W
 
     def contracted_third(self, rows: Mapping[str, Array], eta: Matrix, weight: Matrix) -> Matrix:
         v = chain.contracted_third(*self._seen(rows, eta), weight)
-        diagonal = [p for p, (k, m) in enumerate(upper_pairs(self.n_units)) if k == m > 1]
-        v[:, 2:] -= 2.0 * self.barrier * weight[:, diagonal] / eta[:, 2:] ** 3
+        r = eta[:, self.rises]
+        v[:, self.rises] -= 2.0 * self.barrier * weight[:, self._diagonal] / r**3
         return v
+
+    @property
+    def _diagonal(self) -> list[int]:
+        """Places of the rises' own pairs among all pairs of units."""
+        first, stop = self.rises.start, self.rises.stop
+        pairs = enumerate(upper_pairs(self.n_units))
+        return [p for p, (k, m) in pairs if k == m and first <= k < stop]
 
     def _seen(
         self, rows: Mapping[str, Array], eta: Matrix
     ) -> tuple[Transformed, dict[str, Array], chain.Seen]:
         """The likelihood of what rows see, which ends are open, and what they see."""
         points, flags = points_seen(rows, self.bounds, discrete=self.discrete)
-        A = np.empty((len(eta), len(points), self.n_units))
-        for place, (name, y) in enumerate(points.items()):
+        memories = {f"{MEMORY}{j}": eta[:, u] for j, u in enumerate(self._units(PAST))}
+        single = {f"{PHI}{j}": u for j, u in enumerate(self._units(AUTOREGRESSION))}
+        single |= dict(zip([SIGMA], self._units(SCALE), strict=False))
+        names = (*points, *memories, *single)
+        A = np.zeros((len(eta), len(names), self.n_units))
+        for place, (name, y) in enumerate((points | memories).items()):
             # an open end has no h: any number may stand there
             known = np.isfinite(y) & self._inside(y)
             basis, slope = self._basis(tf.constant(np.where(known, y, 1.0)))
-            A[:, place, 0] = 0.0 if name == SLOPE else self.sign
-            A[:, place, 1:] = (slope if name == SLOPE else basis).numpy()
+            A[:, place, 0] = 0.0 if name in (SLOPE, *memories) else self.sign
+            A[:, place, 1 : self.rises.stop] = (slope if name == SLOPE else basis).numpy()
+        for name, unit in single.items():
+            A[:, names.index(name), unit] = 1.0
         seen = chain.Seen(A, np.einsum("njk,nk->nj", A, eta))
-        return Transformed(self.latent, tuple(points)), flags, seen
+        scale = self.parameter(SCALE).link if SIGMA in single else None
+        return Transformed(self.latent, names, scale), flags, seen
 
     def _inside(self, y: Array) -> Array:
         return inside(y, self.bounds, discrete=self.discrete)
@@ -256,12 +324,21 @@ class Transformation(Family):
         loc, scale = quartile_location_scale(u, weights, (first, middle, last))
         rise = (self.span[1] - self.span[0]) / (scale * self.order)
         values = [0.0, (self.span[0] - loc) / scale, *[rise] * self.order]
-        return dict(zip(self.parameter_names, values, strict=True))
+        middle = float(np.median(y))
+        optional = {SCALE: 1.0, AUTOREGRESSION: 0.0, PAST: middle}
+        rest = self.parameter_names[len(values) :]
+        return dict(
+            zip(
+                self.parameter_names, [*values, *(optional[group_of(n)] for n in rest)], strict=True
+            )
+        )
 
     def start(self, response: Response) -> Vector:
         y = response.y
         y = np.where(self._inside(y), y, np.min(y[self._inside(y)]))
-        return np.array(list(self.start_values(y, response.weights).values()))
+        found = self.start_values(y, response.weights)
+        links = {parameter.name: parameter.link for parameter in self.parameters}
+        return np.array([float(links[n].forward(np.float64(v))) for n, v in found.items()])
 
 
 @register

@@ -5,7 +5,10 @@
     truncated  minus log(F(h(exit)) - F(h(entry)))
 
 f and F are those of a standard distribution. A row's predictors are the numbers it sees: h at its
-points, then the slope where rows are exact. Flags say which ends are open.
+points, then the slope where rows are exact. Flags say which ends are open. With a scale sigma and
+an autoregression, h at the points and h' are
+
+    (h - sum_j phi_j m_j) / sigma,    h' / sigma,    m_j: h at the response j steps before
 
 References: Hothorn, Moest & Buehlmann (2018), doi:10.1111/sjos.12291, section 2.
 """
@@ -18,12 +21,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
-from deepregress.bijectors import Map, Tensor
+from deepregress.bijectors import Link, Map, Tensor
 from deepregress.families.standard import Latent
 from deepregress.linalg import Array
 
 LOWER, UPPER, ENTRY, EXIT, SLOPE = "lower", "upper", "entry", "exit", "slope"
 POINTS = (LOWER, UPPER, ENTRY, EXIT, SLOPE)
+SIGMA = "sigma"
+MEMORY, PHI = "memory", "phi"
+"""Names of m_j and phi_j, which are numbered."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +55,15 @@ class Transformed:
     latent : Latent
         f and F.
     points : tuple of str
-        What the rows see, a part of `POINTS` in its order.
+        What the rows see, a part of `POINTS` in its order; then the predictor of the scale, and
+        m_j and phi_j of each lag.
+    scale : Link or None
+        Of the scale, where there is one.
     """
 
     latent: Latent
     points: tuple[str, ...]
+    scale: Link | None = None
 
     def log_likelihood(self, rows: Mapping[str, Tensor], eta: Tensor) -> Tensor:
         """l_i, (n_obs,).
@@ -66,7 +76,7 @@ class Transformed:
             truncation.
         eta : tensor, (n_obs, number of points)
         """
-        seen = dict(zip(self.points, tf.unstack(eta, axis=1), strict=True))
+        seen = self._standardised(dict(zip(self.points, tf.unstack(eta, axis=1), strict=True)))
         below = seen[LOWER]
         value = tf.zeros_like(below)
         if SLOPE in seen:
@@ -79,6 +89,17 @@ class Transformed:
             entry = seen.get(ENTRY, below)
             value -= self._between(rows, entry, seen.get(EXIT, entry), ENTRY, EXIT)
         return value
+
+    def _standardised(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+        """h and h' without what is left of the past, in units of the scale."""
+        numbers = [name.removeprefix(PHI) for name in seen if name.startswith(PHI)]
+        if numbers:
+            past = tf.add_n([seen[PHI + j] * seen[MEMORY + j] for j in numbers])
+            seen |= {name: seen[name] - past for name in POINTS[:-1] if name in seen}
+        if self.scale is not None:
+            inverse = tf.exp(-self.scale.log_inverse(seen[SIGMA]))
+            seen |= {name: seen[name] * inverse for name in POINTS if name in seen}
+        return seen
 
     def _between(
         self, rows: Mapping[str, Tensor], a: Tensor, b: Tensor, lower: str, upper: str
