@@ -29,6 +29,7 @@ import tensorflow as tf
 from deepregress.errors import NetworkError
 from deepregress.linalg import Array
 from deepregress.pooling import POOLINGS
+from deepregress.scratch import beside, parts
 from deepregress.stored import StoredArray
 
 Shape = tuple[int, ...]
@@ -102,7 +103,8 @@ class Architecture:
     def arrange(self, arrays: Sequence[Array | StoredArray]) -> tuple[Array | StoredArray, ...]:
         """Input arrays in the form the network takes: joined or split, in its dtypes.
 
-        Stored arrays are not read: who takes rows of them reads them.
+        Stored arrays are not read: who takes rows of them reads them. What is made of arrays in
+        files is in files.
 
         Parameters
         ----------
@@ -115,9 +117,11 @@ class Architecture:
             shapes = [each.shape for each in given]
             raise NetworkError(f"inputs of shapes {shapes} are not {self.inputs}")
         places = _columns(given, sources)
-        columns = np.hstack([np.asarray(arrays[j]) for j in places]) if places else np.empty((0, 0))
+        columns = _side_by_side([arrays[j] for j in places])
         return tuple(
-            _shaped(arrays[source] if isinstance(source, int) else columns[:, source], signature)
+            _shaped(arrays[source], signature)
+            if isinstance(source, int)
+            else _shaped(columns, signature, source)
             for source, signature in zip(sources, self.inputs, strict=True)
         )
 
@@ -222,12 +226,33 @@ def _fits(given: Signature, wanted: Signature) -> bool:
     return same and wanted.dtype != "string"
 
 
-def _shaped(array: Array | StoredArray, signature: Signature) -> Array | StoredArray:
-    """An array in the dtype of an input; (n_obs,) as (n_obs, 1) where it wants that."""
+def _side_by_side(arrays: Sequence[Array | StoredArray]) -> Array:
+    """The columns of all arrays."""
+    if not arrays:
+        return np.empty((0, 0))
+    shape = (len(arrays[0]), sum(array.shape[1] for array in arrays))
+    joined = beside(arrays[0], shape, np.result_type(*(array.dtype for array in arrays)))
+    for rows in parts(len(joined)):
+        np.concatenate([np.asarray(array[rows]) for array in arrays], axis=1, out=joined[rows])
+    return joined
+
+
+def _shaped(
+    array: Array | StoredArray, signature: Signature, columns: slice | None = None
+) -> Array | StoredArray:
+    """An array in the dtype of an input; (n_obs,) as (n_obs, 1) where it wants that.
+
+    Only some of its columns where these are given.
+    """
     if isinstance(array, StoredArray):
         return array
-    shaped = array.reshape(len(array), *signature.shape)
-    return np.ascontiguousarray(shaped, dtype=signature.dtype)
+    if columns is None and array.dtype == signature.dtype:
+        return np.ascontiguousarray(array.reshape(len(array), *signature.shape))
+    shaped = beside(array, (len(array), *signature.shape), signature.dtype)
+    for rows in parts(len(array)):
+        taken = array[rows] if columns is None else array[rows][:, columns]
+        shaped[rows] = taken.reshape(-1, *signature.shape)
+    return shaped
 
 
 _classes: dict[str, tuple[type, ...]] = {}

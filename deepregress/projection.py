@@ -13,13 +13,13 @@ References: Ruegamer (2023), ICML, arXiv 2306.00522; Ruegamer, Kolb, Klein (2023
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from deepregress.arrow import Arrow, ArrowFactor
 from deepregress.crossproducts import JointColumns
-from deepregress.linalg import Factor, Matrix, Vector
+from deepregress.linalg import Array, Factor, Matrix, Vector
 from deepregress.model_matrix import ModelMatrix
 
 ROWS_PER_CHUNK = 8192
@@ -55,7 +55,7 @@ def projection(X: Matrix | ModelMatrix, weights: Vector, D: Matrix) -> Matrix:
         X = X.X
     if X.shape[1] == 0:
         return np.zeros((0, D.shape[1]))
-    gram = _gram(X, weights)
+    gram = _gram(X, weights, _chunks(len(X)))
     C = np.zeros((X.shape[1], D.shape[1]))
     # the second pass removes the rounding that the normal equations leave
     for _ in range(2):
@@ -66,23 +66,31 @@ def projection(X: Matrix | ModelMatrix, weights: Vector, D: Matrix) -> Matrix:
     return C
 
 
-def inverse_gram(X: Matrix, weights: Vector) -> Matrix:
-    """(X'WX)^-1, (p, p), generalised where columns are dependent: C = inverse X'W D.
+def inverse_gram(X: Matrix, weights: Vector, rows: Array) -> Matrix:
+    """(X'WX)^-1 of some rows, generalised where columns are dependent: C = inverse X'W D.
 
     Parameters
     ----------
     X : Matrix, (n_obs, p)
     weights : Vector, (n_obs,)
         Diagonal of W, not negative.
+    rows : Array of int
+        Their numbers.
+
+    Returns
+    -------
+    Matrix, (p, p)
     """
     p = X.shape[1]
-    return _solve(_gram(X, weights), np.eye(p)) if p else np.zeros((0, 0))
+    some = (rows[part] for part in _chunks(len(rows)))
+    return _solve(_gram(X, weights, some), np.eye(p)) if p else np.zeros((0, 0))
 
 
-def _gram(X: Matrix, weights: Vector) -> Matrix:
+def _gram(X: Matrix, weights: Vector, parts: Iterable[slice | Array]) -> Matrix:
     gram = np.zeros((X.shape[1], X.shape[1]))
-    for rows in _chunks(len(X)):
-        gram += X[rows].T @ (weights[rows, None] * X[rows])
+    for rows in parts:
+        own = X[rows]
+        gram += own.T @ (weights[rows][:, None] * own)
     return gram
 
 

@@ -4,16 +4,17 @@ Every design is evaluated in one pass over the rows, chunk by chunk, and what it
 files as large as the arrays would be in memory. A fit goes through the rows some dozens of times:
 one pass takes a quarter of the time that it takes where designs are evaluated again
 (benchmarks/parquet.py). float32 would save half the disk, but coefficients would be known to six
-digits only.
+digits only; inputs of networks, which compute in it, are of that type.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from deepregress.design import Design, DesignArrays
 from deepregress.errors import DataError
@@ -21,34 +22,6 @@ from deepregress.linalg import Array
 from deepregress.scratch import temporary_array
 from deepregress.stored import StoredArray
 from deepregress.training_rows import TrainingRows, located
-
-IN_MEMORY = 1 << 28
-"""Inputs of networks of at most so many bytes are in memory while these train, which takes a fifth
-of the time that it takes to read them by the batch."""
-
-
-@dataclass(frozen=True, eq=False)
-class FileRows(StoredArray):
-    """Rows of an array in a temporary file.
-
-    Parameters
-    ----------
-    array : Array, (n, ...)
-        All of its rows.
-    """
-
-    array: Array
-
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        return tuple(self.array.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.array.dtype
-
-    def read(self) -> Array:
-        return np.asarray(self.array[self.index])
 
 
 def stored_arrays(designs: Mapping[str, Design], rows: TrainingRows) -> dict[str, DesignArrays]:
@@ -68,7 +41,7 @@ def stored_arrays(designs: Mapping[str, Design], rows: TrainingRows) -> dict[str
             if name not in whole:
                 whole[name] = _blank(part, rows.n_obs)
             _fill(whole[name], part, at)
-    return {name: _as_stored(arrays) for name, arrays in whole.items()}
+    return whole
 
 
 def _blank(part: DesignArrays, n_obs: int) -> DesignArrays:
@@ -80,17 +53,24 @@ def _blank(part: DesignArrays, n_obs: int) -> DesignArrays:
                 "their numbers as lists in a column."
             )
 
-    def like(array: Array) -> Array:
-        return temporary_array((n_obs, *array.shape[1:]), array.dtype)
+    def like(array: Array, dtype: npt.DTypeLike | None = None) -> Array:
+        return temporary_array((n_obs, *array.shape[1:]), dtype or array.dtype)
 
     return DesignArrays(
         like(part.X),
         like(part.offset),
-        {label: tuple(like(np.asarray(x)) for x in given) for label, given in part.inputs.items()},
+        {
+            label: tuple(like(x, _network_dtype(x)) for x in map(np.asarray, given))
+            for label, given in part.inputs.items()
+        },
         tuple(
             replace(each, codes=like(each.codes), values=like(each.values)) for each in part.levels
         ),
     )
+
+
+def _network_dtype(array: Array) -> np.dtype[Any]:
+    return np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype
 
 
 def _fill(whole: DesignArrays, part: DesignArrays, rows: slice) -> None:
@@ -100,17 +80,3 @@ def _fill(whole: DesignArrays, part: DesignArrays, rows: slice) -> None:
     for label, arrays in whole.inputs.items():
         for every_row, of_rows in zip(arrays, part.inputs[label], strict=True):
             np.asarray(every_row)[rows] = of_rows
-
-
-def _as_stored(arrays: DesignArrays) -> DesignArrays:
-    """Inputs as what training reads by the batch, where they are large."""
-    size = sum(np.asarray(each).nbytes for given in arrays.inputs.values() for each in given)
-    if size <= IN_MEMORY:
-        return arrays
-    index = temporary_array((len(arrays.X),), np.int64)
-    index[:] = np.arange(len(index))
-    inputs: dict[str, tuple[Array | StoredArray, ...]] = {
-        label: tuple(FileRows(index, np.asarray(each)) for each in given)
-        for label, given in arrays.inputs.items()
-    }
-    return replace(arrays, inputs=inputs)

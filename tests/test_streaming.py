@@ -5,13 +5,17 @@ from dataclasses import dataclass, field, replace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from test_stochastic import fit, problem
 
 import deepregress as dr
-from deepregress import networks
+from deepregress import networks, scratch, solvers
 from deepregress.linalg import Array
 from deepregress.predictor import evaluate
-from deepregress.solvers.base import Network, Protected
+from deepregress.scratch import temporary_array
+from deepregress.solvers import streaming
+from deepregress.solvers.base import Network, Protected, Training
+from deepregress.solvers.folds import folds_of
 from deepregress.solvers.plan import Plan
 from deepregress.stored import StoredArray
 
@@ -74,15 +78,75 @@ NETWORKS = {
 }
 
 
+BY_THE_BATCH, SEVERAL, WHOLE = 1, 4 * 2 * 16 * 60, streaming.STRETCH_BYTES
+
+
 @pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("optimizer", [None, "sgd"])
-def test_streamed_is_in_memory(kind, optimizer):
+@pytest.mark.parametrize(
+    ("optimizer", "stretch"), [(None, BY_THE_BATCH), (None, SEVERAL), ("sgd", WHOLE)]
+)
+def test_streamed_is_in_memory(kind, optimizer, stretch, monkeypatch):
+    monkeypatch.setattr(streaming, "STRETCH_BYTES", stretch)
     given = problem(150, network=NETWORKS[kind]())
     choices = {"epochs": 4, "batch_size": 16, "optimizer": optimizer}
     stored = shelved(given)
     same(fit(stored, **choices), fit(given, **choices))
-    # two members of sixteen rows
-    assert max(stored[1][0].inputs[0].reads) <= 32
+    most = max(stored[1][0].inputs[0].reads)
+    if stretch == BY_THE_BATCH:
+        assert most <= 32  # two members of sixteen rows
+    if stretch == SEVERAL:
+        assert 32 < most < 150
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_arrays_in_files_train_as_in_memory(jit, monkeypatch):
+    """Response, predictors, weights and inputs in files, as of a table on disk."""
+    monkeypatch.setattr(streaming, "STRETCH_BYTES", SEVERAL)
+    weights = np.random.default_rng(3).uniform(0.5, 2, 150)
+    given = with_cell(problem(150, network=networks.mlp((4,)), weights=weights))
+    objective, nets, eta, folds = given
+
+    def filed(array):
+        copy = temporary_array(array.shape, array.dtype)
+        copy[:] = array
+        return copy
+
+    y = filed(objective.response.lower)
+    response = replace(objective.response, lower=y, upper=y, weights=filed(weights))
+    protected = replace(nets[0].protected[0], X=filed(nets[0].protected[0].X))
+    net = replace(nets[0], inputs=tuple(map(filed, nets[0].inputs)), protected=(protected,))
+    stored = replace(objective, response=response), [net], filed(eta), folds
+    choices = {"epochs": 3, "batch_size": 16, "jit": jit}
+    same(fit(stored, **choices), fit(given, **choices))
+
+
+def test_long_tables_are_divided_and_shuffled_by_windows(monkeypatch):
+    """Every row once: in a fold, and in an epoch; a window holds rows from all over the table."""
+    monkeypatch.setattr(solvers.folds, "WINDOW_ROWS", 200)
+    monkeypatch.setattr(solvers.folds, "CHUNK_ROWS", 20)
+    monkeypatch.setattr(streaming, "WINDOW_ROWS", 200)
+    weights = temporary_array((1010,))
+    weights[:] = 1.0
+    weights[::101] = 0.0
+    kept = np.flatnonzero(weights)
+    for crossfit, n_members, share in ((False, 1, 0.15), (True, 5, 0.2)):
+        folds = folds_of(weights, Training(), crossfit=crossfit, seed=1)
+        assert len(folds.train) == n_members
+        assert scratch.is_stored(folds.train[0])
+        for train, held in zip(folds.train, folds.held, strict=True):
+            np.testing.assert_array_equal(np.sort([*train, *held]), kept)
+            assert len(held) == pytest.approx(share * len(kept), abs=6)
+            assert np.ptp(held[:20]) > 500
+        if crossfit:
+            np.testing.assert_array_equal(np.sort(np.concatenate(folds.held)), kept)
+    keys = [tf.constant([1, epoch]) for epoch in (1, 2)]
+    first, second = (np.concatenate(list(streaming._orders(1010, 1024, key))) for key in keys)
+    np.testing.assert_array_equal(np.sort(first[:1010]), np.arange(1010))
+    np.testing.assert_array_equal(first[1010:], first[:14])
+    assert np.ptp(first[:150]) < 200  # a window after the other
+    assert not np.array_equal(first, second)
+    again = np.concatenate(list(streaming._orders(1010, 1024, keys[0])))
+    np.testing.assert_array_equal(first, again)
 
 
 def test_streamed_is_in_memory_with_cells():

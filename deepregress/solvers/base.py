@@ -22,6 +22,7 @@ from deepregress.gating import Selected
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Objective
 from deepregress.predictor import DeepEffect, Members
+from deepregress.scratch import parts
 from deepregress.stored import StoredArray
 
 
@@ -384,8 +385,9 @@ class ScoreDifference:
     @classmethod
     def of(cls, rowwise: Vector) -> ScoreDifference:
         """From the rows' weighted differences (n,)."""
-        spread = float(np.std(rowwise, ddof=1)) if len(rowwise) > 1 else np.nan
-        return cls(float(rowwise.sum()), float(np.sqrt(len(rowwise)) * spread))
+        n, value = len(rowwise), float(rowwise.sum())
+        squares = sum(float(np.sum((rowwise[rows] - value / n) ** 2)) for rows in parts(n))
+        return cls(value, float(np.sqrt(n / (n - 1) * squares)) if n > 1 else np.nan)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
+from deepregress import scratch
 from deepregress.errors import FitError
 from deepregress.linalg import Matrix, Vector
 from deepregress.model_matrix import ModelMatrix
@@ -44,8 +43,9 @@ def as_trained(network: Network, D: Matrix, folds: Folds) -> Matrix:
     if not network.protected:
         return D
     X, weights = network.protected[0].X, network.protected[0].weights
-    kept = np.empty(D.shape)
-    for m, rows in enumerate(folds.train):
-        C = projection(X[rows], weights[rows], D[m, rows, None])
-        kept[m] = D[m] - product(X, C)[:, 0]
+    kept = scratch.beside(D, D.shape)
+    for m, own in enumerate(folds.train):
+        C = projection(X[own], weights[own], D[m, own, None])
+        for rows in scratch.parts(len(X)):
+            kept[m, rows] = D[m, rows] - product(X[rows], C)[:, 0]
     return kept

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from deepregress import codec
 from deepregress.errors import DataError, FitError
+from deepregress.scratch import parts
 from deepregress.solvers.base import Epoch, Folds, Network
 from deepregress.solvers.plan import Plan, State
 from deepregress.solvers.progress import Progress
@@ -152,11 +153,13 @@ def _digest(plan: Plan, networks: Sequence[Network], folds: Folds) -> str:
         described += [(z.shape, str(z.dtype)) for z in network.inputs]
     digest = hashlib.sha256(repr(described).encode())
     for rows in (*folds.train, *folds.held):
-        digest.update(rows.astype(np.int64).tobytes())
+        for part in parts(len(rows)):
+            digest.update(rows[part].astype(np.int64).tobytes())
     for network in networks:
         for z in network.inputs:
             if not isinstance(z, StoredArray):
-                digest.update(z.tobytes())
+                for part in parts(len(z)):
+                    digest.update(z[part].tobytes())
     return digest.hexdigest()
 
 

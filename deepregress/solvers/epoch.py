@@ -21,7 +21,7 @@ import tensorflow as tf
 from deepregress.architecture import Architecture
 from deepregress.families.base import Family
 from deepregress.predictor import Layout, forward, outside
-from deepregress.solvers.optimizer import Rule, stepper_of
+from deepregress.solvers.optimizer import Rule, Stepper, stepper_of
 from deepregress.solvers.plan import Plan, State
 
 Tensor = Any
@@ -47,6 +47,14 @@ class MemoryEpoch:
     def __call__(self, state: State, keys: Tensor, rates: Tensor) -> tuple[State, float, float]:
         """The state after one more epoch, its v and the mean training loss."""
         return one_epoch(self.plan, state, self.data, keys, rates)
+
+    def before(self) -> tuple[float, float]:
+        """v and the mean training loss without networks."""
+        data, rows = self.data, self.data["train"][:, : self.plan.n_train]
+        return (
+            mean_nll(self.plan.family, data, data["held"], data["held_weights"]),
+            mean_nll(self.plan.family, data, rows, tf.gather(data["weights"], rows)),
+        )
 
     def removed(self, members: tuple[Tensor, Any]) -> list[list[Tensor]]:
         """C = (X'WX)^-1 X'W U of each head of each network."""
@@ -101,26 +109,11 @@ def compiled_epoch(
 
     @tf.function(jit_compile=jit, reduce_retracing=False)  # type: ignore[untyped-decorator]
     def steps(state: Any, data: Any, order: Tensor, rates: Tensor) -> Any:
-        *start, removed = state
-
-        def body(i: Tensor, total: Tensor, weights: Tensor, slots: Any, untrained: Any) -> Any:
-            rows = tf.slice(order, [0, i * batch], [n_members, batch])
-            gradient, untrained, loss = loss_gradient(
-                networks,
-                family,
-                (weights, untrained, removed),
-                gathered(data, rows),
-                scale=stepper.scale(slots),
-            )
-            weights, slots = stepper.step(weights, gradient, slots, rates)
-            return i + 1, total + loss, weights, slots, untrained
-
-        start = (tf.constant(0), tf.constant(0.0, tf.float64), *start)
-        end = tf.while_loop(lambda i, *_: i < data["n_steps"], body, start, parallel_iterations=1)
-        _, total, weights, slots, untrained = end
+        of, removed = (networks, family, stepper, batch), state[-1]
+        weights, slots, untrained, total = stepped(of, state, data, order, rates=rates)
         loss = total / tf.cast(data["n_steps"] * n_members, tf.float64)
         removed = _removed(networks, (weights, untrained), data) if removed else removed
-        held_out = _judgement(networks, family, (weights, untrained, removed), data)
+        held_out = judgement(networks, family, (weights, untrained, removed), data)
         return weights, slots, untrained, removed, held_out, loss
 
     @tf.function(reduce_retracing=False)  # type: ignore[untyped-decorator]
@@ -131,15 +124,64 @@ def compiled_epoch(
     return epoch  # type: ignore[no-any-return]
 
 
+def stepped(
+    of: tuple[Networks, Family, Stepper, int],
+    state: Any,
+    data: Mapping[str, Any],
+    order: Tensor,
+    *,
+    rates: Tensor,
+) -> tuple[Tensor, Any, Any, Tensor]:
+    """Weights, slots, other variables after the steps through an order of rows; their losses' sum.
+
+    Parameters
+    ----------
+    of : tuple
+        Networks, family, how weights move, and rows of each member per step.
+    state : tuple
+        Weights, slots, other variables, and what is removed from features.
+    data : dict
+        Tensors, and the number of steps.
+    order : Tensor, (M, n_steps * batch) or longer
+    rates : Tensor, (2,)
+        As for `one_epoch`.
+    """
+    networks, family, stepper, batch = of
+    *start, removed = state
+    n_members = int(order.shape[0])
+
+    def body(i: Tensor, total: Tensor, weights: Tensor, slots: Any, untrained: Any) -> Any:
+        rows = tf.slice(order, [0, i * batch], [n_members, batch])
+        gradient, untrained, loss = loss_gradient(
+            networks,
+            family,
+            (weights, untrained, removed),
+            gathered(data, rows),
+            scale=stepper.scale(slots),
+        )
+        weights, slots = stepper.step(weights, gradient, slots, rates)
+        return i + 1, total + loss, weights, slots, untrained
+
+    begin = (tf.constant(0), tf.constant(0.0, tf.float64), *start)
+    end = tf.while_loop(lambda i, *_: i < data["n_steps"], body, begin, parallel_iterations=1)
+    _, total, weights, slots, untrained = end
+    return weights, slots, untrained, total
+
+
 def shuffled(train: Tensor, n_train: Tensor, seed: Tensor) -> Tensor:
     """Every member's rows in a new order, then again from the start up to the capacity.
 
     One permutation of positions serves all members: their row lists are in independent orders.
     """
-    positions = tf.range(tf.shape(train)[1])
+    return tf.gather(train, shuffled_positions(tf.shape(train)[1], n_train, seed), axis=1)
+
+
+def shuffled_positions(length: Tensor, n_train: Tensor, seed: Tensor) -> Tensor:
+    """The first n_train numbers in a new order, then again from the start, (length,)."""
+    positions = tf.range(length)
     keys = tf.random.stateless_uniform(tf.shape(positions), seed, alg="philox")
     order = tf.argsort(tf.where(positions < n_train, keys, 2.0), stable=True)
-    return tf.gather(train, tf.gather(order, positions % n_train), axis=1)
+    return tf.gather(order, positions % n_train)
 
 
 def gathered(data: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
@@ -246,22 +288,30 @@ def _removed(networks: Networks, members: tuple[Tensor, Any], data: Mapping[str,
 def _coefficients(
     networks: Networks, members: tuple[Tensor, Any], data: Mapping[str, Any], j: int, head: int
 ) -> Tensor:
-    """C (M, p, q) of one head, with X'W U summed over blocks of rows."""
+    """C (M, p, q) of one head."""
+    inverse = data["protected"][j][head]["inverse"]
+    return tf.linalg.matmul(inverse, moments(networks, members, data, (j, head)))
+
+
+def moments(
+    networks: Networks, members: tuple[Tensor, Any], data: Mapping[str, Any], place: tuple[int, int]
+) -> Tensor:
+    """X'W U (M, p, q) of one head, of (network, head), summed over blocks of rows."""
+    j, head = place
     given = data["protected"][j][head]
     n_members, n_blocks, _ = given["rows"].shape
     q = Layout.of(networks[j][0]).shapes[-1][0]
 
     def body(b: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
         batch = gathered(data, given["rows"][:, b])
-        return b + 1, total + moment(networks, members, batch, given["weights"][:, b], (j, head))
+        return b + 1, total + _moment(networks, members, batch, given["weights"][:, b], place)
 
     start = tf.zeros((n_members, given["X"].shape[1], q), tf.float64)
     condition, most = (lambda b, _: b < n_blocks), n_blocks
-    total = tf.while_loop(condition, body, (tf.constant(0), start), maximum_iterations=most)[1]
-    return tf.linalg.matmul(given["inverse"], total)
+    return tf.while_loop(condition, body, (tf.constant(0), start), maximum_iterations=most)[1]
 
 
-def moment(
+def _moment(
     networks: Networks,
     members: tuple[Tensor, Any],
     batch: Mapping[str, Any],
@@ -284,7 +334,7 @@ def moment(
 # -- judgement on held-out rows --------------------------------------------------------------------
 
 
-def _judgement(
+def judgement(
     networks: Networks,
     family: Family,
     members: Stacked,
@@ -320,3 +370,12 @@ def weighted_nll(
     """Sum of w NLL(eta); rows of weight zero are padding."""
     w = tf.reshape(shares, [-1])
     return -tf.reduce_sum(tf.where(w > 0, w * family.log_likelihood(columns, eta), 0.0))
+
+
+def mean_nll(family: Family, data: Mapping[str, Any], rows: Tensor, shares: Tensor) -> float:
+    """Mean negative log-likelihood without networks: heads start at zero, so it needs none."""
+    index = tf.reshape(rows, [-1])
+    columns = {name: tf.gather(column, index) for name, column in data["rows"].items()}
+    w = tf.cast(shares, tf.float64)
+    total = weighted_nll(family, columns, tf.gather(data["eta"], index), w)
+    return float(total / tf.reduce_sum(w))

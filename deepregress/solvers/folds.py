@@ -2,16 +2,22 @@
 
 cross-fitted    K random folds, one member for each, which never sees its fold
 split           one member; a share of the rows judges it
+
+The rows of a long table on disk are divided window by window, a window being some chunks from
+random places: nothing as long as the table is in memory, and an epoch that takes the rows in their
+order reads the files chunk by chunk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from deepregress.errors import FitError
-from deepregress.linalg import Vector
+from deepregress.linalg import Array, Vector
+from deepregress.scratch import is_stored, temporary_array
 from deepregress.solvers.base import Folds, Network, Training
 
 CROSSFIT_ROWS = 50_000
@@ -20,6 +26,10 @@ CROSSFIT_WEIGHTS = 1_000_000
 
 HELD_OUT_SHARE = 0.15
 """Rows that judge a network which is not cross-fitted."""
+
+WINDOW_ROWS = 1 << 20
+CHUNK_ROWS = 1 << 14
+"""Rows of data on disk that are shuffled together, and of the chunks that make a window."""
 
 
 def crossfits(training: Training, networks: Sequence[Network], n_obs: int) -> bool:
@@ -35,12 +45,19 @@ def crossfits(training: Training, networks: Sequence[Network], n_obs: int) -> bo
 def folds_of(weights: Vector, training: Training, *, crossfit: bool, seed: int) -> Folds:
     """Random folds of the rows that count; rows of weight zero are in none."""
     rng = np.random.default_rng([seed, 1])
+    if len(weights) > WINDOW_ROWS and is_stored(weights):
+        return _by_windows(weights, training, crossfit=crossfit, rng=rng)
     rows = rng.permutation(np.flatnonzero(weights > 0))
     if len(rows) < 2 * training.folds:
         raise FitError(
             f"{len(rows)} rows with positive weight are too few for {training.folds} folds of at "
             "least 2 rows; choose fewer with Training(folds=...)"
         )
+    return _divided(rows, training, crossfit=crossfit, rng=rng)
+
+
+def _divided(rows: Array, training: Training, *, crossfit: bool, rng: np.random.Generator) -> Folds:
+    """Folds of rows in random order."""
     if not crossfit:
         given = training.validation
         share = given if isinstance(given, float) else HELD_OUT_SHARE
@@ -50,3 +67,41 @@ def folds_of(weights: Vector, training: Training, *, crossfit: bool, seed: int) 
     # each member's rows in an order of its own: the training graph shuffles positions
     train = [rng.permutation(np.setdiff1d(rows, part)) for part in held]
     return Folds(tuple(train), tuple(held))
+
+
+def _by_windows(
+    weights: Vector, training: Training, *, crossfit: bool, rng: np.random.Generator
+) -> Folds:
+    """Folds of each window one after the other, their rows in files."""
+    n, n_members = len(weights), training.folds if crossfit else 1
+    train, held = ([_Growing.of(n) for _ in range(n_members)] for _ in range(2))
+    starts = rng.permutation(np.arange(0, n, CHUNK_ROWS))
+    for window in np.split(starts, range(0, len(starts), WINDOW_ROWS // CHUNK_ROWS)[1:]):
+        rows = np.concatenate([np.arange(a, min(a + CHUNK_ROWS, n)) for a in window])
+        rows = rng.permutation(rows[weights[rows] > 0])
+        own = _divided(rows, training, crossfit=crossfit, rng=rng)
+        for lists, parts in ((train, own.train), (held, own.held)):
+            for m, part in enumerate(parts):
+                lists[m] = lists[m].extended(part)
+    return Folds(tuple(each.rows for each in train), tuple(each.rows for each in held))
+
+
+@dataclass(frozen=True, eq=False)
+class _Growing:
+    """Row numbers in a file, of which the first `length` are known."""
+
+    file: Array
+    length: int = 0
+
+    @classmethod
+    def of(cls, most: int) -> _Growing:
+        return cls(temporary_array((most,), np.int32))
+
+    @property
+    def rows(self) -> Array:
+        return self.file[: self.length]
+
+    def extended(self, rows: Array) -> _Growing:
+        stop = self.length + len(rows)
+        self.file[self.length : stop] = rows
+        return replace(self, length=stop)

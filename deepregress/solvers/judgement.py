@@ -56,7 +56,7 @@ class Judgement:
     def joint(self) -> ScoreDifference:
         """Of all parts together."""
         every = range(len(self.units))
-        return ScoreDifference.of(self._loglik(every) - self._loglik(()))
+        return self._gain(self._loglik(every), self._loglik(()))
 
     @cached_property
     def each(self) -> tuple[ScoreDifference, ...]:
@@ -77,19 +77,26 @@ class Judgement:
 
     def _gains(self, parts: Sequence[int]) -> tuple[ScoreDifference, ...]:
         full = self._loglik(parts)
-        return tuple(
-            ScoreDifference.of(full - self._loglik([k for k in parts if k != j])) for j in parts
-        )
+        return tuple(self._gain(full, self._loglik([k for k in parts if k != j])) for j in parts)
+
+    def _gain(self, more: Vector, less: Vector) -> ScoreDifference:
+        """Of the held-out rows, from w_i l_i of all rows (n_obs,) each."""
+        differences = scratch.beside(more, self.rows.shape)
+        for some in scratch.parts(len(differences)):
+            rows = self.rows[some]
+            differences[some] = more[rows] - less[rows]
+        return ScoreDifference.of(differences)
 
     def _loglik(self, parts: Sequence[int]) -> Vector:
-        """w_i l_i of the held-out rows with some of the parts."""
+        """w_i l_i of all rows with some of the parts."""
         values = scratch.beside(self.eta, self.eta.shape[:1])
         for rows in scratch.parts(len(values)):
             eta = self.eta[rows].copy()
             for j in parts:
                 eta[:, self.units[j]] += self.columns[rows, j]
-            values[rows] = self.objective.row_derivatives(eta, rows)[0]
-        return np.asarray(self.objective.response.weights[self.rows] * values[self.rows])
+            rowwise = self.objective.row_derivatives(eta, rows)[0]
+            np.multiply(self.objective.response.weights[rows], rowwise, out=values[rows])
+        return values
 
 
 def _standardised(gain: ScoreDifference) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 
 from deepregress import scratch
 from deepregress.families.base import upper_pairs
-from deepregress.linalg import Matrix, Vector
+from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import ModelMatrix
 from deepregress.objective import Objective
 from deepregress.projection import product
@@ -32,7 +32,8 @@ def out_of_fold_of(D: Matrix, folds: Folds) -> Vector:
     np.mean(D, axis=0, out=out)
     if len(folds.held) > 1:
         for m, rows in enumerate(folds.held):
-            out[rows] = D[m, rows]
+            for part in scratch.parts(len(rows)):
+                out[rows[part]] = D[m, rows[part]]
     return out
 
 
@@ -50,6 +51,23 @@ def side_by_side(columns: Sequence[Vector]) -> Matrix:
     for j, column in enumerate(columns):
         out[:, j] = column
     return out
+
+
+def joined_rows(each: Sequence[Array]) -> Array:
+    """Row numbers of all parts one after the other."""
+    if len(each) == 1:
+        return each[0]
+    rows = scratch.beside(each[0], (sum(map(len, each)),), np.int64)
+    return np.concatenate(each, out=rows)
+
+
+def spread(columns: Matrix) -> Vector:
+    """Standard deviation of each column, (n_columns,)."""
+    if not scratch.is_stored(columns):
+        return np.asarray(columns.std(axis=0))
+    mean, n = columns.mean(axis=0), len(columns)
+    squares = sum(np.sum((columns[rows] - mean) ** 2, axis=0) for rows in scratch.parts(n))
+    return np.sqrt(np.asarray(squares) / n)
 
 
 def with_columns(eta: Matrix, columns: Matrix, units: Sequence[int]) -> Matrix:

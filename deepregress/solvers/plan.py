@@ -18,6 +18,7 @@ from deepregress.architecture import Architecture
 from deepregress.families.base import Family
 from deepregress.objective import Objective
 from deepregress.predictor import Layout, Members
+from deepregress.scratch import is_stored
 from deepregress.solvers.base import Folds, Network, Training
 from deepregress.solvers.optimizer import Rule, Slots, rule_of, stepper_of
 from deepregress.stored import StoredArray
@@ -47,7 +48,7 @@ class Plan:
     n_train: int
     jit: bool
     streamed: bool
-    """Whether inputs are read from the disk by the batch."""
+    """Whether rows, or inputs of networks, are read from the disk while these train."""
 
     @classmethod
     def of(
@@ -75,7 +76,8 @@ class Plan:
             steps=steps,
             n_train=n_train,
             jit=auto if training.jit == "auto" else bool(training.jit),
-            streamed=any(isinstance(z, StoredArray) for each in networks for z in each.inputs),
+            streamed=is_stored(objective.response.lower)
+            or any(isinstance(z, StoredArray) for each in networks for z in each.inputs),
         )
 
     def start(self, members: Sequence[Members]) -> State:

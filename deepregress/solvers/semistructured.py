@@ -59,10 +59,12 @@ from deepregress.solvers.cell import as_trained, protecting
 from deepregress.solvers.folds import crossfits, folds_of
 from deepregress.solvers.judgement import Judgement
 from deepregress.solvers.outputs import (
+    joined_rows,
     less,
     out_of_fold_of,
     projection_weights,
     side_by_side,
+    spread,
     working_weights,
 )
 from deepregress.solvers.parts import NetworkPart, joined, separated
@@ -294,14 +296,14 @@ class _Deep:
             parts,
             members,
             tuple(projections),
-            np.concatenate(folds.held),
+            joined_rows(folds.held),
             out_of_fold,
             side_by_side(columns),
         )
 
     def refit(self, structured: StructuredSolver, base: Solution, staying: Sequence[int]) -> _Fit:
         """Steps 3 and 4: structured fit of [X, q]; parts with a negative multiplier leave."""
-        scale = self.columns.std(axis=0)
+        scale = spread(self.columns)
         kept = [j for j in staying if scale[j] > 0]
         while True:
             extended, positions = self._extended(kept, scale)
@@ -332,7 +334,8 @@ class _Deep:
             part = self.parts[j]
             sp = NO_RIDGE if part.gated else None
             ridge = PlacedPenalty(part.label, slice(0, 1), np.eye(1), rank=1, sp=sp)
-            q = self.columns[:, [j]] / scale[j]
+            q = scratch.beside(self.columns, (len(self.columns), 1))
+            np.divide(self.columns[:, [j]], scale[j], out=q)
             extended = extended.with_columns(part.unit, q, [ridge])
         positions: dict[int, int] = {}
         taken: dict[int, int] = {}

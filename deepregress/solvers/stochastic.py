@@ -11,7 +11,7 @@ References: Kingma & Ba (2015), arXiv 1412.6980; Loshchilov & Hutter (2019), arX
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,13 +26,11 @@ from deepregress.predictor import fresh_members
 from deepregress.solvers.base import Epoch, Folds, Network, Trained, Training
 from deepregress.solvers.callbacks import Callbacks
 from deepregress.solvers.checkpoint import Checkpoint
-from deepregress.solvers.epoch import MemoryEpoch, weighted_nll
+from deepregress.solvers.epoch import MemoryEpoch
 from deepregress.solvers.epoch_data import epoch_data
 from deepregress.solvers.plan import Plan
 from deepregress.solvers.progress import Progress
 from deepregress.solvers.streaming import StreamedEpoch
-
-Tensor = Any
 
 
 def train(
@@ -79,13 +77,8 @@ def train(
     next_epoch = StreamedEpoch(plan, networks, data) if plan.streamed else MemoryEpoch(plan, data)
     if any(data["protected"]):
         state = replace(state, removed=next_epoch.removed((state.weights, state.untrained)))
-    before = Epoch(
-        round_number,
-        0,
-        held_out=_nll(plan, data, data["held"], data["held_weights"]),
-        learning_rate=plan.rate,
-        loss=_nll(plan, data, *_training_rows(plan, data)),
-    )
+    held_out, loss = next_epoch.before()
+    before = Epoch(round_number, 0, held_out, plan.rate, loss)
     checkpoint = Checkpoint.of(plan, networks, folds, seed, round_number)
     run = checkpoint.resume(Progress.start(state, before))
     run = _epochs(run, next_epoch, checkpoint, seed=seed, verbose=verbose)
@@ -156,21 +149,6 @@ def _tell_divergence(progress: Progress) -> None:
             NetworkWarning,
             stacklevel=4,
         )
-
-
-def _nll(plan: Plan, data: Mapping[str, Any], rows: Tensor, shares: Tensor) -> float:
-    """Mean negative log-likelihood without networks: heads start at zero, so it needs none."""
-    index = tf.reshape(rows, [-1])
-    columns = {name: tf.gather(column, index) for name, column in data["rows"].items()}
-    w = tf.cast(shares, tf.float64)
-    total = weighted_nll(plan.family, columns, tf.gather(data["eta"], index), w)
-    return float(total / tf.reduce_sum(w))
-
-
-def _training_rows(plan: Plan, data: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Rows of all members, (M, n_train), and their weights."""
-    rows = data["train"][:, : plan.n_train]
-    return rows, tf.gather(data["weights"], rows)
 
 
 def _member_seeds(seed: int, network: int, n_members: int) -> list[int]:

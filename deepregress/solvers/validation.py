@@ -19,6 +19,7 @@ from deepregress.linalg import Array, Matrix
 from deepregress.objective import Objective
 from deepregress.predictor import Members, evaluate
 from deepregress.projection import product, projection
+from deepregress.scratch import beside
 from deepregress.solvers.base import Folds, Network, Protected
 from deepregress.solvers.judgement import Judgement
 from deepregress.solvers.parts import NetworkPart
@@ -70,7 +71,7 @@ class Validation:
             for network, part, own in zip(networks, parts, self.inputs, strict=True)
         ]
         sample = Objective(objective.family, response, ())
-        return sample, both, np.vstack([eta, self.eta]), folds
+        return sample, both, _after(eta, self.eta), folds
 
     def judgement(
         self,
@@ -92,8 +93,8 @@ class Validation:
         return Judgement(self.objective, self.eta, units, np.column_stack(columns), every)
 
     def _protected(self, given: Protected, part: NetworkPart) -> Protected:
-        X = np.vstack([given.X, self._columns(part)])
-        return Protected(X, np.append(given.weights, np.zeros(self.objective.n_obs)))
+        X = _after(given.X, self._columns(part))
+        return Protected(X, _after(given.weights, np.zeros(self.objective.n_obs)))
 
     def _columns(self, part: NetworkPart) -> Matrix:
         return self.objective.units[part.unit].matrix.select(part.protected).X
@@ -102,16 +103,22 @@ class Validation:
 def _joined(own: Array | StoredArray, more: Array | StoredArray) -> Array:
     if isinstance(own, StoredArray) or isinstance(more, StoredArray):
         raise FitError(
-            "Training(validation=table): inputs of networks on disk cannot be joined with those of "
-            "another table; give a share of the rows, such as validation=0.2"
+            "Training(validation=table): pictures by path cannot be joined with those of another "
+            "table; give a share of the rows, such as validation=0.2"
         )
-    return np.concatenate([own, more])
+    return _after(own, more)
+
+
+def _after(first: Array, second: Array) -> Array:
+    """Rows of one array after those of the other, in a file where the first is in one."""
+    shape = (len(first) + len(second), *first.shape[1:])
+    return np.concatenate([first, second], out=beside(first, shape, np.result_type(first, second)))
 
 
 def _stacked(first: Response, second: Response) -> Response:
     """Rows of one response after the other."""
     changed: dict[str, Any] = {
-        each.name: np.concatenate([getattr(first, each.name), getattr(second, each.name)])
+        each.name: _after(getattr(first, each.name), getattr(second, each.name))
         for each in fields(first)
         if isinstance(getattr(first, each.name), np.ndarray)
     }
