@@ -100,14 +100,24 @@ class GroupPenalty:
         """2 / D of each group."""
         return np.asarray(2.0 / self.depth)
 
+    @cached_property
+    def lasso_strength(self) -> Vector | None:
+        """Factor of |c| where every group is one coefficient of D = 2, (n_coef,)."""
+        alone = self.n_groups == len(self.group)
+        return self.strength + self.l1 if alone and self.convex else None
+
     def norms(self, c: Vector) -> Vector:
         """|c_g| of each group, (n_groups,)."""
+        if self.n_groups == len(self.group):
+            return np.asarray(np.abs(c))
         # scaled, so that squares of tiny coefficients do not vanish
         size = float(np.max(np.abs(c), initial=0.0)) or 1.0
         return np.asarray(size * np.sqrt(np.bincount(self.group, (c / size) ** 2, self.n_groups)))
 
     def value(self, c: Vector) -> float:
         """The penalty at c."""
+        if self.lasso_strength is not None:
+            return float(np.where(c != 0, self.lasso_strength, 0.0) @ np.abs(c))
         norms = self.norms(c)
         on = norms > 0.0
         value = self.strength[on] @ norms[on] ** self.power[on] + self.l1[self.group] @ np.abs(c)
@@ -129,6 +139,8 @@ class GroupPenalty:
 
     def gradient(self, c: Vector) -> Vector:
         """Gradient where c is not zero, else 0; (n_coef,)."""
+        if self.lasso_strength is not None:
+            return np.asarray(np.where(c != 0, np.copysign(self.lasso_strength, c), 0.0))
         return np.asarray(self.weights(c) * c)
 
     def curvature(self, c: Vector, support: Array) -> Matrix:
@@ -162,6 +174,9 @@ class GroupPenalty:
 
         A zero group of D > 2 is a minimum whatever the gradient is.
         """
+        if self.lasso_strength is not None:
+            inside = np.maximum(np.abs(gradient) - self.lasso_strength, 0.0)
+            return np.asarray(np.where(c != 0, np.abs(gradient + self.gradient(c)), inside))
         soft = np.maximum(np.abs(gradient) - self.l1[self.group], 0.0)
         inside = np.maximum(self.norms(soft) - self.strength, 0.0)
         inside[self.depth > 2] = 0.0

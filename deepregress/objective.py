@@ -134,8 +134,8 @@ class Objective:
         convex : callable, optional
             Applied to the row-wise W (n, U, U) before the sum (e.g. its positive part).
         """
-        if self._risk_sets is not None:
-            return self._partial_derivatives(self._risk_sets, coef)
+        if self.risk_sets is not None:
+            return self._partial_derivatives(self.risk_sets, coef)
 
         def of_rows(rows: slice) -> tuple[float, Vector, Products | None]:
             columns = self.columns.rows(rows)
@@ -159,7 +159,7 @@ class Objective:
         return Derivatives(value, gradient, total.arrow())
 
     @cached_property
-    def _risk_sets(self) -> RiskSets | None:
+    def risk_sets(self) -> RiskSets | None:
         """Of a partial likelihood, which is no sum over rows; None of any other."""
         if not self.family.partial:
             return None
@@ -167,9 +167,9 @@ class Objective:
 
     def fitted_family(self, coef: Vector) -> Family:
         """The family with what a fit finds beside `coef`: the baseline of a partial likelihood."""
-        if self._risk_sets is None:
+        if self.risk_sets is None:
             return self.family
-        at = self._risk_sets.at(self.eta(coef)[:, 0])
+        at = self.risk_sets.at(self.eta(coef)[:, 0])
         return self.family.with_baseline(at, self.units[0].X)
 
     def _partial_derivatives(self, sets: RiskSets, coef: Vector) -> Derivatives:
@@ -205,8 +205,8 @@ class Objective:
         V : Inverse or Matrix, (n_coef, n_coef)
             Symmetric; zero in coefficients that are held fixed.
         """
-        if self._risk_sets is not None:
-            at = self._risk_sets.at(self.eta(coef)[:, 0])
+        if self.risk_sets is not None:
+            at = self.risk_sets.at(self.eta(coef)[:, 0])
             full = V.matrix() if isinstance(V, Inverse) else V
             return at.information_slope(self.units[0].X, full)
         pairs = upper_pairs(len(self.units))

@@ -31,7 +31,8 @@ from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
 from deepregress.objective import Objective
 from deepregress.smoothing import select as smooth
 from deepregress.solvers.base import Solution
-from deepregress.solvers.sparse import CrossProducts
+from deepregress.solvers.likelihood import Likelihoods, is_least_squares
+from deepregress.solvers.sparse import State
 from deepregress.sparse import Placed, SparseModel, gate_penalties, restricted, total_penalty
 from deepregress.sparse_fit import Fit, Result, fit_at, result
 
@@ -129,14 +130,16 @@ def lam_of_terms(model: SparseModel, lam: float) -> Vector:
 
 def fit_path(model: SparseModel, values: Vector) -> LamPath:
     """Fit at each of the descending `values` of lam, each from the one before."""
-    products, dispersion = CrossProducts(model.objective), Dispersion(model)
+    likelihoods, dispersion = model.likelihoods(), Dispersion(model)
     fits: list[Fit] = []
     rows: list[tuple[float, float, int]] = []
     fit = None
     with one_blas_thread():
         for lam in values:
-            fit = fit_at(model, lam_of_terms(model, float(lam)), fit, products=products, rounds=1)
-            used = _edf(model, fit, products)
+            fit = fit_at(
+                model, lam_of_terms(model, float(lam)), fit, likelihoods=likelihoods, rounds=1
+            )
+            used = _edf(model, fit, likelihoods)
             if fits and used > MOST_EDF * model.weight:
                 break
             norms, _ = model.terms.penalty(fit.lam, 1.0)
@@ -158,7 +161,7 @@ def _log_choose(n: int, k: Array) -> Vector:
     return np.asarray(log_gamma(n + 1) - log_gamma(k + 1) - log_gamma(n - k + 1))
 
 
-def _edf(model: SparseModel, fit: Fit, products: CrossProducts) -> float:
+def _edf(model: SparseModel, fit: Fit, likelihoods: Likelihoods) -> float:
     """tr(P^-1 H) over the coefficients that are not zero, and one for each constant."""
     state, terms = fit.optimum.state, model.terms
     columns = model.active(state.c)
@@ -171,7 +174,7 @@ def _edf(model: SparseModel, fit: Fit, products: CrossProducts) -> float:
     lam = np.append(fit.setting.lam, 1.0 / fit.setting.phi)[rest.penalties]  # gates: -1, the last
     S = total_penalty(rest.objective, lam)
     own = np.searchsorted(columns, moved)
-    H = products.of(moved, state.likelihood.curvature)
+    H = likelihoods.products(moved, state.likelihood.curvature)
     factor = Factor.of(H + S[own][:, own].toarray())
     if factor is None:
         return float(len(columns))
@@ -190,12 +193,15 @@ class Dispersion:
         n_units = len(model.objective.units)
         self._diagonal = sum(n_units - k for k in range(self.unit or 0))
         self._last: float | None = None
+        self._least_squares = is_least_squares(self.objective)
 
     def loglik(self, fit: Fit) -> float:
         """Newton in the predictor of the dispersion, from the last one."""
         state, u = fit.optimum.state, self.unit
         if u is None:
             return state.loglik
+        if self._least_squares:
+            return self._at_residual_variance(state, fit.setting.phi)
         weights, eta = self.objective.response.weights, self.objective.eta(state.b)
         if self._last is not None:
             eta[:, u] = self._last
@@ -212,6 +218,14 @@ class Dispersion:
                 break
         self._last = float(eta[0, u])
         return best
+
+    def _at_residual_variance(self, state: State, phi: float) -> float:
+        """The maximum of a normal log-likelihood, from that at the variance phi."""
+        weights, y = self.objective.response.weights, self.objective.response.y
+        N, unit = weights.sum(), self.objective.units[0]
+        mean = unit.X @ state.b[self.objective.slices[0]] + unit.offset
+        variance = float(weights @ (y - mean) ** 2 / N)
+        return float(state.loglik - 0.5 * N * (np.log(variance / phi) + 1.0 - variance / phi))
 
 
 # -- cross-validation ------------------------------------------------------------------------------

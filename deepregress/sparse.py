@@ -32,7 +32,8 @@ from deepregress.marginal import Problem
 from deepregress.objective import Objective, Unit
 from deepregress.penalty import PlacedPenalty
 from deepregress.smoothing import select
-from deepregress.solvers.sparse import Coordinates, Likelihood, Penalised, State, state_at
+from deepregress.solvers.likelihood import Likelihoods
+from deepregress.solvers.sparse import Coordinates, Penalised, State, state_at
 from deepregress.terms.smooth import check_memory
 
 STRAIGHT = 1e6
@@ -211,15 +212,23 @@ class SparseModel:
     def penalised(self, lam: Vector, at: Setting) -> Penalised:
         """The objective at sparse lam (n_terms,) with the smoothing parameters of a setting."""
         norms, ridge = self.terms.penalty(lam, self.weight / at.phi)
-        S = total_penalty(self.objective, at.lam)
+        S = total_penalty(self.objective, at.lam) if len(at.lam) else self._no_penalty
         return Penalised(
             self.objective, self.terms.coordinates, norms, ridge, S, self.free, self.sizes
         )
 
+    @cached_property
+    def _no_penalty(self) -> scipy.sparse.csr_array:
+        return scipy.sparse.csr_array((self.objective.n_coef, self.objective.n_coef))
+
+    def likelihoods(self) -> Likelihoods:
+        """What evaluates the likelihood where all but the constants moves."""
+        return Likelihoods(self.objective, np.union1d(self.free, self.terms.coordinates.index))
+
     def largest(self) -> Vector:
         """The lam of each group above which it is zero while all others are, (n_groups,)."""
         one = np.ones(len(self.terms.given))
-        null = Likelihood.at(self.objective, self.null.b)
+        null = self.likelihoods().at(self.null.b)
         state = state_at(self.penalised(one, self.null), null)
         terms = replace(self.terms, alpha=np.maximum(self.terms.alpha, LEAST_ALPHA))
         norms, _ = terms.penalty(one, self.weight / self.null.phi)

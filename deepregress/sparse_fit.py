@@ -30,8 +30,9 @@ from deepregress.marginal import Problem
 from deepregress.objective import Objective
 from deepregress.smoothing import select
 from deepregress.solvers.base import Solution, Status
+from deepregress.solvers.likelihood import Likelihood, Likelihoods
 from deepregress.solvers.newton import evaluate
-from deepregress.solvers.sparse import CrossProducts, Likelihood, Optimum, State, solve
+from deepregress.solvers.sparse import Optimum, State, solve
 from deepregress.sparse import (
     STRAIGHT,
     Restricted,
@@ -65,16 +66,15 @@ class Fit:
         """Standardised sparse coefficients."""
         return self.optimum.state.c
 
-    def likelihood(self, model: SparseModel) -> Likelihood:
+    def likelihood(self, likelihoods: Likelihoods) -> Likelihood:
         """The likelihood there, evaluated again where the fit is slim."""
         kept = self.optimum.state.likelihood
-        return kept if len(kept.curvature) else Likelihood.at(model.objective, kept.b)
+        return likelihoods.at(kept.b) if kept.is_slim else kept
 
     def slim(self) -> Fit:
         """The fit without what only a solver needs of the rows."""
         state, none = self.optimum.state, np.zeros(0)
-        likelihood = replace(state.likelihood, score=none, curvature=np.zeros((0, 0)))
-        slim = State(likelihood, state.c, state.loss, none, none)
+        slim = State(state.likelihood.slim(), state.c, state.loss, none, none)
         return replace(self, optimum=replace(self.optimum, state=slim))
 
 
@@ -83,7 +83,7 @@ def fit_at(
     lam: Vector,
     start: Fit | None = None,
     *,
-    products: CrossProducts | None = None,
+    likelihoods: Likelihoods | None = None,
     rounds: int = MAX_ROUNDS,
 ) -> Fit:
     """Fit at lam (n_terms,), the penalties per observation.
@@ -94,22 +94,22 @@ def fit_at(
     lam : Vector, (n_terms,)
     start : Fit, optional
         One that is near.
-    products : CrossProducts, optional
-        Of the model's objective, to be used again.
+    likelihoods : Likelihoods, optional
+        Of the model, to be used again.
     rounds : int
         Most alternations of steps 1 and 2.
     """
-    products = products or CrossProducts(model.objective)
+    likelihoods = likelihoods or model.likelihoods()
     with one_blas_thread():
         setting = model.null if start is None else start.setting
-        last = None if start is None else start.likelihood(model)
-        near = last or Likelihood.at(model.objective, setting.b)
+        last = None if start is None else start.likelihood(likelihoods)
+        near = last or likelihoods.at(setting.b)
         for larger in _approach(model, lam) if start is None else []:
             problem = model.penalised(larger, setting)
             problem = replace(problem, sparse=problem.sparse.lasso())
-            near = solve(problem, near, products).state.likelihood
+            near = solve(problem, near, likelihoods).state.likelihood
         problem = model.penalised(lam, setting)
-        optimum = solve(problem, near, products, second_start=last)
+        optimum = solve(problem, near, likelihoods, second_start=last)
         settled, message = False, ""
         for _ in range(rounds):
             proposed, message = _settle(model, lam, optimum, setting)
@@ -117,9 +117,9 @@ def fit_at(
             if proposed is None:
                 break
             before, setting = optimum.state, proposed
-            near = Likelihood.at(model.objective, setting.b)
+            near = likelihoods.at(setting.b)
             problem = model.penalised(lam, setting)
-            optimum = solve(problem, near, products, second_start=near)
+            optimum = solve(problem, near, likelihoods, second_start=near)
             settled = _near(before, optimum.state)
             if settled:
                 break

@@ -42,9 +42,9 @@ class Model:
     r: Vector
 
     @cached_property
-    def sizes(self) -> Matrix:
-        """|Q_ij|."""
-        return np.abs(self.Q)
+    def sizes(self) -> Vector:
+        """sqrt(Q_ii): |Q_ij| is at most the product of two."""
+        return np.asarray(np.sqrt(np.maximum(np.diagonal(self.Q), 0.0)))
 
 
 def minimise(model: Model, penalty: GroupPenalty, start: Vector) -> Vector:
@@ -86,7 +86,7 @@ class _Point:
         Qc = model.Q @ c
         value = 0.5 * float(c @ Qc) - float(model.r @ c) + penalty.value(c)
         size = np.abs(c)
-        terms = float(size @ (model.sizes @ size)) + float(np.abs(model.r) @ size)
+        terms = float(size @ model.sizes) ** 2 + float(np.abs(model.r) @ size)
         gradient = Qc - model.r
         return cls(c, value, EPSILON * terms, gradient, penalty.violation(c, gradient))
 
@@ -128,7 +128,8 @@ def _on_support(model: Model, penalty: GroupPenalty, c: Vector) -> _Point:
         gradient = (point.gradient + penalty.gradient(point.c))[support]
         if np.abs(gradient).max() <= SOLVED * point.violation.max():
             break
-        factor = _factor(model.Q[np.ix_(support, support)], penalty, point.c, support)
+        Q = model.Q if len(support) == len(point.c) else model.Q[np.ix_(support, support)]
+        factor = _factor(Q, penalty, point.c, support)
         better = _search(model, penalty, point, support, -factor.solve(gradient))
         if better is None:
             break

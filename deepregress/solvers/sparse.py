@@ -13,8 +13,8 @@ sum scale, S are the quadratic penalties. A dispersion and other constants in `h
    subdifferential, over all groups, is the residual that is reported.
 4. D > 2: all gates but one are held, which leaves step 1 to 3; then they follow (`outer_gates`).
 
-Cross products of columns are kept as long as the curvature of the rows does not change, along a
-whole path for a normal response, and are made for working sets only.
+Cross products of columns are made for working sets only and kept where they serve again (module
+`likelihood`).
 
 References: Poon & Peyre (2023), doi:10.1137/22M1496657 (projection); Friedman, Hastie & Tibshirani
 (2010), doi:10.18637/jss.v033.i01 (working sets); Zou & Li (2008), doi:10.1214/009053607000000802
@@ -24,17 +24,17 @@ References: Poon & Peyre (2023), doi:10.1137/22M1496657 (projection); Friedman, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse
 
-from deepregress.families.base import upper_pairs
 from deepregress.gating import GroupPenalty
 from deepregress.linalg import Array, Factor, Matrix, Vector
-from deepregress.objective import Objective, positive_part
+from deepregress.objective import Objective
 from deepregress.solvers import quadratic
+from deepregress.solvers.likelihood import Likelihood, Likelihoods
 
-CHUNK_ROWS = 8192
 MAX_STEPS, MAX_HALVINGS, MAX_SETS, MAX_GATES = 100, 40, 200, 200
 DECREMENT = 1e-9
 """Penalised log-likelihood still to be gained before the last Newton step."""
@@ -46,8 +46,6 @@ LEAST_SET = 50
 """Groups that may enter the working set at once, or as many as it has."""
 SEMIDEFINITE = 1e-8
 """Ridge, relative to the mean diagonal of Q, with which a semi-definite Q has a Cholesky factor."""
-SAME_CURVATURE = 1e-12
-"""Largest relative change of a row's curvature for which cross products are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +68,33 @@ class Coordinates:
     group: Array
     T: scipy.sparse.csr_array
     R: scipy.sparse.csr_array
+
+    @cached_property
+    def scale(self) -> Vector | None:
+        """The diagonal of T where each group is one coefficient, (n_sparse,)."""
+        return self.T.diagonal() if self.group[-1] + 1 == len(self.group) else None
+
+    def standardised(self, b: Vector) -> Vector:
+        """c = R b, for b in their order."""
+        return np.asarray(self.R @ b if self.scale is None else self._inverse * b)
+
+    def original(self, c: Vector) -> Vector:
+        """b = T c."""
+        return np.asarray(self.T @ c if self.scale is None else self.scale * c)
+
+    def pulled(self, gradient: Vector) -> Vector:
+        """T' gradient: in c, from that in b."""
+        return np.asarray(self.T.T @ gradient if self.scale is None else self.scale * gradient)
+
+    @cached_property
+    def _inverse(self) -> Vector:
+        return np.asarray(self.R.diagonal())
+
+    def times(self, M: Matrix, inside: Array) -> Matrix:
+        """M T over some coefficients, whole groups, (k, m) for M (k, m)."""
+        if self.scale is not None:
+            return np.asarray(M * self.scale[inside])
+        return np.asarray(M @ self.T[inside][:, inside])
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,25 +138,6 @@ class Penalised:
     def weight(self) -> float:
         """Sum of the rows' weights: the number of observations."""
         return float(self.objective.response.weights.sum())
-
-
-@dataclass(frozen=True, eq=False)
-class Likelihood:
-    """The log-likelihood at b (n_coef,), its gradient, and the weighted packed W of the rows."""
-
-    b: Vector
-    value: float
-    score: Vector = field(repr=False)
-    curvature: Matrix = field(repr=False)
-
-    @classmethod
-    def at(cls, objective: Objective, b: Vector) -> Likelihood:
-        """Evaluate it; one pass over the data."""
-        rowwise, g, W = objective.row_derivatives(objective.eta(b))
-        weights = objective.response.weights
-        g = g * weights[:, None]
-        score = np.concatenate([unit.X.T @ g[:, u] for u, unit in enumerate(objective.units)])
-        return cls(b, float(weights @ rowwise), score, W * weights[:, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,80 +186,18 @@ class Optimum:
 def state_at(problem: Penalised, likelihood: Likelihood, c: Vector | None = None) -> State:
     """The state where the likelihood is known; c (n_sparse,) where it is, to the last zero."""
     at, b = problem.coordinates, likelihood.b
-    c = at.R @ b[at.index] if c is None else c
+    c = at.standardised(b[at.index]) if c is None else c
     pull = problem.S @ b
     gradient = pull - likelihood.score
     loss = -likelihood.value + 0.5 * float(b @ pull) + 0.5 * float(problem.ridge @ c**2)
-    sparse_gradient = at.T.T @ gradient[at.index] + problem.ridge * c
+    sparse_gradient = at.pulled(gradient[at.index]) + problem.ridge * c
     return State(likelihood, c, loss, gradient, sparse_gradient)
-
-
-class CrossProducts:
-    """X' diag(W) X of a growing list of columns, for as long as W stays the same."""
-
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
-        ends = np.cumsum([unit.n_coef for unit in objective.units])
-        self._unit = np.searchsorted(ends, np.arange(objective.n_coef), side="right")
-        self._start = np.array([index.start for index in objective.slices])
-        self._place = np.full(objective.n_coef, -1)
-        self._columns = np.zeros(0, dtype=np.int64)
-        self._W: Matrix | None = None
-        self._H = np.zeros((0, 0))
-
-    def of(self, columns: Array, W: Matrix) -> Matrix:
-        """H over the columns (m,) of the joint coefficient vector, (m, m).
-
-        Parameters
-        ----------
-        columns : Array of int, (m,)
-        W : Matrix, (n_obs, U (U + 1) / 2)
-            Weighted curvature of the rows, packed.
-        """
-        if self._W is None or np.abs(W - self._W).max() > SAME_CURVATURE * np.abs(W).max():
-            self._place[:] = -1
-            self._columns, self._W, self._H = np.zeros(0, dtype=np.int64), W, np.zeros((0, 0))
-        added = columns[self._place[columns] < 0]
-        if len(added):
-            self._add(added, W)
-        place = self._place[columns]
-        return np.asarray(self._H[np.ix_(place, place)])
-
-    def _add(self, added: Array, W: Matrix) -> None:
-        every = np.concatenate([self._columns, added])
-        new = np.zeros((len(every), len(added)))
-        for start in range(0, len(W), CHUNK_ROWS):
-            rows = slice(start, start + CHUNK_ROWS)
-            new += self._product(every, added, rows, W[rows])
-        n = len(self._columns)
-        H = np.empty((len(every), len(every)))
-        H[:n, :n], H[:, n:], H[n:, :n] = self._H, new, new[:n].T
-        self._place[added] = np.arange(n, len(every))
-        self._columns, self._H = every, H
-
-    def _product(self, left: Array, right: Array, rows: slice, W: Matrix) -> Matrix:
-        """X_left' diag(W) X_right over some rows."""
-        out = np.empty((len(left), len(right)))
-        n_units = len(self.objective.units)
-        for p, (k, m) in enumerate(upper_pairs(n_units)):
-            for one, other in {(k, m), (m, k)}:
-                i = np.flatnonzero(self._unit[left] == one)
-                j = np.flatnonzero(self._unit[right] == other)
-                if len(i) and len(j):
-                    weighted = W[:, p, None] * self._gather(right[j], other, rows)
-                    out[np.ix_(i, j)] = self._gather(left[i], one, rows).T @ weighted
-        return out
-
-    def _gather(self, columns: Array, unit: int, rows: slice) -> Matrix:
-        X: Matrix = self.objective.units[unit].X[rows]
-        own = columns - self._start[unit]
-        return X if len(own) == X.shape[1] and np.all(np.diff(own) == 1) else X[:, own]
 
 
 def solve(
     problem: Penalised,
     start: Likelihood,
-    products: CrossProducts,
+    likelihoods: Likelihoods,
     *,
     second_start: Likelihood | None = None,
 ) -> Optimum:
@@ -263,21 +207,21 @@ def solve(
     ----------
     problem : Penalised
     start : Likelihood
-    products : CrossProducts
-        Of the same objective; keeps what can be used again.
+    likelihoods : Likelihoods
+        Of the same objective.
     second_start : Likelihood, optional
         Another start where D > 2; the lower minimum is taken. The first is the optimum for D = 2.
     """
     if problem.sparse.convex:
-        return _working_sets(problem, start, products)
+        return _working_sets(problem, start, likelihoods)
     lasso = replace(problem, sparse=problem.sparse.lasso())
-    starts = [_working_sets(lasso, start, products).state.likelihood]
+    starts = [_working_sets(lasso, start, likelihoods).state.likelihood]
     starts += [] if second_start is None else [second_start]
-    ends = [_gates(problem, each, products) for each in starts]
+    ends = [_gates(problem, each, likelihoods) for each in starts]
     return min(ends, key=lambda end: end.state.loss + problem.sparse.value(end.state.c))
 
 
-def _gates(problem: Penalised, start: Likelihood, products: CrossProducts) -> Optimum:
+def _gates(problem: Penalised, start: Likelihood, likelihoods: Likelihoods) -> Optimum:
     """Step 4: group lassos whose strengths are the outer gates of the last one.
 
     Where the groups that are not zero stay the same, Newton on their penalty itself ends it.
@@ -285,22 +229,22 @@ def _gates(problem: Penalised, start: Likelihood, products: CrossProducts) -> Op
     state, converged = state_at(problem, start), False
     for _ in range(MAX_GATES):
         held = replace(problem, sparse=problem.sparse.outer_gates(state.c))
-        last, state = state, _working_sets(held, state.likelihood, products).state
+        last, state = state, _working_sets(held, state.likelihood, likelihoods).state
         if np.array_equal(last.c != 0, state.c != 0):
-            state = _on_support(problem, state, products)
+            state = _on_support(problem, state, likelihoods)
         if residual(problem, state) <= STATIONARY:
             converged = True
             break
     return Optimum(state, residual(problem, state), converged)
 
 
-def _on_support(problem: Penalised, state: State, products: CrossProducts) -> State:
+def _on_support(problem: Penalised, state: State, likelihoods: Likelihoods) -> State:
     """Newton steps on coefficients that are not zero, for as long as they lower the objective."""
     for _ in range(MAX_STEPS):
         support = np.flatnonzero(state.c)
         if not len(support) or residual(problem, state) <= STATIONARY:
             break
-        uu, uc, Q = _projected(problem, state, support, products)
+        uu, uc, Q = _projected(problem, state, support, likelihoods)
         factor = Factor.of(Q + problem.sparse.curvature(state.c, support))
         if factor is None:
             break
@@ -312,7 +256,7 @@ def _on_support(problem: Penalised, state: State, products: CrossProducts) -> St
         turned = np.bincount(problem.coordinates.group[support], (c * state.c)[support]) < 0.0
         if turned.any():
             break
-        moved = _search(problem, state, _Step(-own - uu.solve(uc) @ d, c, 0.0))
+        moved = _search(problem, likelihoods, state, _Step(-own - uu.solve(uc) @ d, c, 0.0))
         if moved is None:
             break
         state = moved
@@ -331,7 +275,7 @@ def _slope(problem: Penalised, state: State) -> float:
     return float(slopes.max(initial=0.0))
 
 
-def _working_sets(problem: Penalised, start: Likelihood, products: CrossProducts) -> Optimum:
+def _working_sets(problem: Penalised, start: Likelihood, likelihoods: Likelihoods) -> Optimum:
     """Steps 1 to 3."""
     state, groups = state_at(problem, start), problem.sparse
     always = groups.strength + groups.l1 == 0.0
@@ -344,7 +288,7 @@ def _working_sets(problem: Penalised, start: Likelihood, products: CrossProducts
         working[wrong[np.argsort(-violation[wrong])[:most]]] = True
         if converged and not len(wrong):
             break
-        state, converged = _newton(problem, state, np.flatnonzero(working), products)
+        state, converged = _newton(problem, state, np.flatnonzero(working), likelihoods)
         if not converged:
             break
         # what left the set may come back, but a set that only grows makes steps dearer
@@ -353,7 +297,7 @@ def _working_sets(problem: Penalised, start: Likelihood, products: CrossProducts
 
 
 def _newton(
-    problem: Penalised, state: State, groups: Array, products: CrossProducts
+    problem: Penalised, state: State, groups: Array, likelihoods: Likelihoods
 ) -> tuple[State, bool]:
     """Step 2 on some groups; the state and whether it converged."""
     inside = np.flatnonzero(np.isin(problem.coordinates.group, groups))
@@ -362,10 +306,10 @@ def _newton(
         wrong = sparse.violation(state.c[inside], state.sparse_gradient[inside])
         if max(wrong.max(initial=0.0), _slope(problem, state)) <= STATIONARY * problem.unit:
             return state, True
-        step = _Step.of(problem, state, inside, sparse, products)
+        step = _Step.of(problem, state, inside, sparse, likelihoods)
         if not step.gain > -ROUNDING * (abs(state.loss) + problem.weight):
             return state, False
-        moved = _search(problem, state, step)
+        moved = _search(problem, likelihoods, state, step)
         if moved is None:
             return state, step.gain < DECREMENT
         state = moved
@@ -391,9 +335,9 @@ class _Step:
         state: State,
         inside: Array,
         sparse: GroupPenalty,
-        products: CrossProducts,
+        likelihoods: Likelihoods,
     ) -> _Step:
-        uu, uc, Q = _projected(problem, state, inside, products)
+        uu, uc, Q = _projected(problem, state, inside, likelihoods)
         gradient, slope = state.gradient[problem.free], state.sparse_gradient[inside]
         # u = -P_uu^-1 (gradient + P_uc d) is best for the move d of c
         follow, own = uu.solve(uc), uu.solve(gradient)
@@ -408,27 +352,29 @@ class _Step:
 
 
 def _projected(
-    problem: Penalised, state: State, inside: Array, products: CrossProducts
+    problem: Penalised, state: State, inside: Array, likelihoods: Likelihoods
 ) -> tuple[Factor, Matrix, Matrix]:
     """Factor of P_uu, P_uc, and Q = P_cc - P_cu P_uu^-1 P_uc, where needed of convex rows."""
-    at, n_free, W = problem.coordinates, len(problem.free), state.likelihood.curvature
-    T = at.T[inside][:, inside]
+    at, n_free, curvature = problem.coordinates, len(problem.free), state.likelihood.curvature
     columns = np.concatenate([problem.free, at.index[inside]])
-    S = problem.S[columns][:, columns].toarray()
+    S = problem.S[columns][:, columns].toarray() if problem.S.nnz else None
 
     def split(H: Matrix, size: float) -> tuple[Factor, Matrix, Matrix] | None:
-        P = H + S
-        P[np.diag_indices_from(P)] *= 1.0 + size
-        uu, uc = Factor.of(P[:n_free, :n_free]), P[:n_free, n_free:] @ T
+        P = H if S is None else H + S
+        if size > 0.0:
+            P = P.copy()
+            P[np.diag_indices_from(P)] *= 1.0 + size
+        uu, uc = Factor.of(P[:n_free, :n_free]), at.times(P[:n_free, n_free:], inside)
         if uu is None:
             return None
-        cc = T.T @ (P[n_free:, n_free:] @ T) + np.diag(problem.ridge[inside])
-        Q = cc - uc.T @ uu.solve(uc)
+        Q = at.times(at.times(P[n_free:, n_free:], inside).T, inside)
+        Q -= uc.T @ uu.solve(uc)
+        Q[np.diag_indices_from(Q)] += problem.ridge[inside]
         return uu, uc, (Q + Q.T) / 2.0
 
-    parts = split(products.of(columns, W), 0.0)
-    if parts is None or not _semidefinite(parts[2], W):
-        convex = CrossProducts(problem.objective).of(columns, positive_part(W))
+    parts = split(likelihoods.products(columns, curvature), 0.0)
+    if parts is None or not (likelihoods.convex_rows(curvature) or _semidefinite(parts[2])):
+        convex = likelihoods.convex_products(columns, curvature)
         size = 0.0
         parts = split(convex, size)
         while parts is None:
@@ -437,15 +383,15 @@ def _projected(
     return parts
 
 
-def _semidefinite(Q: Matrix, W: Matrix) -> bool:
-    """Whether Q, made of rows' curvature W, has no negative direction."""
-    if W.shape[1] == 1 and W.min() >= 0.0:
-        return True
+def _semidefinite(Q: Matrix) -> bool:
+    """Whether Q has no negative direction."""
     size = np.abs(np.diagonal(Q)).mean() if len(Q) else 0.0
     return not len(Q) or Factor.of(Q + SEMIDEFINITE * size * np.eye(len(Q))) is not None
 
 
-def _search(problem: Penalised, state: State, step: _Step) -> State | None:
+def _search(
+    problem: Penalised, likelihoods: Likelihoods, state: State, step: _Step
+) -> State | None:
     """The furthest of the step, its half, ... that does not raise the objective."""
     before = state.loss + problem.sparse.value(state.c)
     slack = ROUNDING * (abs(before) + problem.weight)
@@ -454,8 +400,8 @@ def _search(problem: Penalised, state: State, step: _Step) -> State | None:
         c = step.c if scale == 1.0 else state.c + scale * (step.c - state.c)
         b = state.b.copy()
         b[problem.free] += scale * step.free
-        b[at.index] = at.T @ c
-        trial = state_at(problem, Likelihood.at(problem.objective, b), c)
+        b[at.index] = at.original(c)
+        trial = state_at(problem, likelihoods.at(b), c)
         after = trial.loss + problem.sparse.value(trial.c)
         if np.isfinite(after) and after <= before + slack:
             return trial
