@@ -4,8 +4,10 @@
     F(y; eta), S(y; eta), hazards: by central differences
     se^2 = g' Cov(eta) g
 
-Limits are symmetric on the scale without bounds: the logit of a probability, the log of a hazard
-and of a quantile of a positive response, the quantile itself where the response has no bounds.
+Limits are symmetric on the scale without bounds: that of h of a model P(Y <= y) = F(h), as a
+transformation model or one of the logarithm of a time, for F, S and the cumulative hazard alike;
+else the logit of a probability, the log of a hazard; the log of a quantile of a positive response,
+the quantile itself where the response has no bounds.
 
 References: Oehlert (1992), doi:10.2307/2684406.
 """
@@ -19,9 +21,9 @@ import pandas as pd
 
 from deepregress.errors import PredictionError
 from deepregress.families.base import Family
-from deepregress.families.cox import CoxPH
+from deepregress.families.standard import Latent
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.quantities import Error, at_values, by_key, gradient
+from deepregress.quantities import AT_ONCE, Error, at_values, by_key, gradient
 
 JUMPING = ("quantile", "median")
 """Quantities of a discrete response that are steps in the predictors."""
@@ -33,6 +35,8 @@ BOUNDS = {
     "rmst": (0.0, np.inf),
 }
 """Of what is not a quantile, whose bounds are the family's."""
+LATENT = ("cdf", "survival", "cumhazard")
+"""Functions of h alone in a model P(Y <= y) = F(h)."""
 
 
 def with_error(
@@ -60,11 +64,6 @@ def with_error(
     PredictionError
         The quantile of a discrete response.
     """
-    if isinstance(family, CoxPH):
-        raise PredictionError(
-            f"predict(which={which!r}): family 'coxph' has no standard errors of its baseline; "
-            "family='cox', the full likelihood, has them"
-        )
     if which in JUMPING and family.discrete:
         raise PredictionError(
             f"predict(which={which!r}) of the discrete family {family.name!r} has no se= and "
@@ -72,35 +71,83 @@ def with_error(
         )
     kind = "quantile" if which == "median" else which
     estimates = at_values(family, kind, eta, at)
+    se = _standard_errors(family, kind, (eta, cov), np.asarray(at, dtype=float), estimates)
+    limits = limits_of(family, kind, estimates, se, error)
+    return tabulated(at, estimates, se, limits, error)
+
+
+def tabulated(
+    at: Array, estimates: Array, se: Array, limits: tuple[Array, Array], error: Error
+) -> pd.DataFrame:
+    """Columns estimate, se, lower, upper, below the value of `at` where there are several."""
     if estimates.ndim == 1:
-        column = np.broadcast_to(np.asarray(at, dtype=float), (len(eta),))
-        return _table(family, kind, eta, cov, column, estimates, error)
-    values = np.broadcast_to(np.asarray(at, dtype=float), estimates.shape)
+        return error.table(estimates, se, limits)
     columns: dict[tuple[str, ...], Vector] = {}
     for j in range(estimates.shape[1]):
-        table = _table(family, kind, eta, cov, values[:, j], estimates[:, j], error)
-        name = f"{values[0, j]:g}" if np.ndim(at) == 1 else str(j)
-        columns |= {(name, str(each)): table[each].to_numpy() for each in table}
+        own = error.table(estimates[:, j], se[:, j], (limits[0][:, j], limits[1][:, j]))
+        name = f"{np.asarray(at, dtype=float)[j]:g}" if np.ndim(at) == 1 else str(j)
+        columns |= {(name, str(each)): own[each].to_numpy() for each in own}
     return by_key(columns)
 
 
-def _table(
-    family: Family,
-    which: str,
-    eta: Matrix,
-    cov: Matrix,
-    at: Vector,
-    estimate: Vector,
-    error: Error,
-) -> pd.DataFrame:
-    if which == "quantile":
-        slope = _quantile_slope(family, eta, at, estimate)
-    else:
-        slope = gradient(_at(family, which, at), eta)
-    slope = slope[:, : cov.shape[1]]  # what is known of a row stands after its predictors
-    se = np.sqrt(np.maximum(np.einsum("iu,iuv,iv->i", slope, cov, slope), 0.0))
+def _standard_errors(
+    family: Family, which: str, predicted: tuple[Matrix, Matrix], at: Array, estimates: Array
+) -> Array:
+    """Of estimates (n_obs,) or (n_obs, m) at predictors and their covariance."""
+    eta, cov = predicted
+    shape = (len(eta), estimates.size // max(len(eta), 1))
+    values, found = np.broadcast_to(at, estimates.shape).reshape(shape), estimates.reshape(shape)
+    se = np.empty(shape)
+    # several columns in one call: a call costs more than a thousand rows
+    width = max(1, AT_ONCE // max(len(eta), 1))
+    for start in range(0, shape[1], width):
+        block = slice(start, start + width)
+        y, own = values[:, block].ravel(), found[:, block]
+        repeated = np.repeat(eta, own.shape[1], axis=0)
+        if which == "quantile":
+            slope = _quantile_slope(family, repeated, y, own.ravel())
+        else:
+            slope = gradient(_at(family, which, y), repeated)
+        # what is known of a row stands after its predictors
+        slope = slope[:, : cov.shape[1]].reshape(*own.shape, cov.shape[1])
+        variance = np.einsum("iju,iuv,ijv->ij", slope, cov, slope)
+        se[:, block] = np.sqrt(np.maximum(variance, 0.0))
+    return se.reshape(estimates.shape)
+
+
+def limits_of(
+    family: Family, which: str, estimate: Array, se: Array, error: Error
+) -> tuple[Array, Array]:
+    """Confidence limits of quantiles or probabilities, each of the shape of `estimate`."""
+    latent = family.latent_scale
+    if latent is not None and which in LATENT:
+        return _latent_limits(latent, which, estimate, error.width(se))
     bounds = family.bounds if which == "quantile" else BOUNDS[which]
-    return error.table(estimate, se, _limits(estimate, error.width(se), bounds))
+    return _limits(estimate, error.width(se), bounds)
+
+
+def _latent_limits(
+    latent: Latent, which: str, estimate: Array, width: Array
+) -> tuple[Array, Array]:
+    """Limits of F, S or -log S that are symmetric in z, F = F(z)."""
+    if which == "cumhazard":
+        alive, dead = np.exp(-estimate), -np.expm1(-estimate)
+    else:
+        alive, dead = (estimate, 1.0 - estimate)[:: 1 if which == "survival" else -1]
+    inside = (alive > 0.0) & (dead > 0.0)
+    alive, dead = np.where(inside, alive, 0.5), np.where(inside, dead, 0.5)
+    lower_tail = dead < alive
+    least = np.where(lower_tail, dead, alive)
+    z = np.where(lower_tail, latent.quantile(least), latent.upper_quantile(least))
+    slope = np.exp(np.asarray(latent.log_density(z)))
+    if which == "cumhazard":
+        slope = slope / alive
+    flat = slope <= 0.0
+    move = np.where(flat, 0.0, width / np.where(flat, 1.0, slope))
+    tail = latent.log_cdf if which == "cdf" else latent.log_survival
+    ends = np.sort([np.asarray(tail(z - move)), np.asarray(tail(z + move))], axis=0)
+    lower, upper = 0.0 - ends[::-1] if which == "cumhazard" else np.exp(ends)
+    return np.where(inside, lower, estimate), np.where(inside, upper, estimate)
 
 
 def _at(family: Family, which: str, at: Vector) -> Callable[[Matrix], Vector]:
@@ -121,7 +168,7 @@ def _quantile_slope(family: Family, eta: Matrix, p: Vector, q: Vector) -> Matrix
     return np.where(inside[:, None], moved / np.where(inside, density, 1.0)[:, None], 0.0)
 
 
-def _limits(estimate: Vector, width: Vector, bounds: tuple[float, float]) -> tuple[Vector, Vector]:
+def _limits(estimate: Array, width: Array, bounds: tuple[float, float]) -> tuple[Array, Array]:
     """estimate -+ width on the scale that takes finite bounds to infinity."""
     low, high = bounds
     if np.isinf(low) and np.isinf(high):

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepregress import (
+    baseline_errors,
     check,
     delta,
     diagnostics,
@@ -326,7 +327,8 @@ class FittedModel(Estimates):
         if which in quantities.OF_PREDICTORS:
             answer = quantities.Answer(self.family, eta, cov, error)
             return indexed(answer.of(which, chosen, parameter), newdata)
-        return self._answer(newdata, which, (eta, cov), at=at, error=error)
+        rows = frame, excluded
+        return self._answer(newdata, which, (eta, cov), at=at, error=error, rows=rows)
 
     def distribution(self, newdata: Any = None) -> Any:
         """Response distribution of each row, a `tfd.Distribution` of batch shape (n_obs,)."""
@@ -415,14 +417,16 @@ class FittedModel(Estimates):
         *,
         at: Any,
         error: quantities.Error,
+        rows: tuple[Frame, Labels] | None = None,
     ) -> Any:
         """What `predict` says at predictors of the rows and their covariance."""
         eta, cov = predicted
         if which in self.family.further:
-            rows = self._response(newdata).rows() if self.family.further[which] else {}
-            return indexed(quantities.further(self.family, which, eta, rows), newdata)
+            known = self._response(newdata).rows() if self.family.further[which] else {}
+            return indexed(quantities.further(self.family, which, eta, known), newdata)
         if cov is not None and which in ("median", *quantities.SMOOTH_AT):
-            return indexed(self._at_with_error(newdata, which, (eta, cov), at, error), newdata)
+            table = self._at_with_error(newdata, which, (eta, cov), at=at, error=error, rows=rows)
+            return indexed(table, newdata)
         if which in quantities.AT:
             return indexed(self._at(newdata, which, eta, at), newdata)
         return indexed(quantities.rowwise(self.family, which, eta), newdata)
@@ -432,8 +436,10 @@ class FittedModel(Estimates):
         newdata: Any,
         which: str,
         predicted: tuple[Matrix, Matrix],
+        *,
         at: Any,
         error: quantities.Error,
+        rows: tuple[Frame, Labels] | None,
     ) -> pd.DataFrame:
         eta, cov = predicted
         own = at is None and which not in ("median", "quantile")
@@ -443,7 +449,12 @@ class FittedModel(Estimates):
         if at is None and which == "quantile":
             raise PredictionError(NO_PROBABILITY)
         values = np.asarray(0.5 if which == "median" else at)
-        table = delta.with_error(self.family, which, eta, cov, at=values, error=error)
+        if self.family.partial and rows is not None:
+            table = baseline_errors.with_error(
+                self._predictors, (*rows, eta), which, at=values, error=error
+            )
+        else:
+            table = delta.with_error(self.family, which, eta, cov, at=values, error=error)
         return pd.DataFrame(table["0"]) if own else table
 
     def _at(self, newdata: Any, which: str, eta: Matrix, at: Any) -> Any:

@@ -229,8 +229,6 @@ def test_errors_name_what_is_wrong():
         model.predict(which="hazard", at=100.0)
     with pytest.raises(PredictionError, match="ask for which='linear', 'survival'"):
         model.predict()
-    with pytest.raises(PredictionError, match="no standard errors of its baseline"):
-        model.predict(which="survival", at=100.0, interval=0.95)
 
 
 def test_restricted_means_are_areas_under_the_curves():

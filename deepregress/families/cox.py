@@ -106,7 +106,6 @@ class CoxPH(Family):
 
     @property
     def known_baseline(self) -> Baseline:
-        """The baseline of a fitted model."""
         if self.baseline is None:
             raise FitError(
                 "family 'coxph' has no likelihood of single rows: networks and sparse terms need "

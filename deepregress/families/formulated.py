@@ -22,7 +22,7 @@ from deepregress.errors import FamilyError
 from deepregress.families import numerical
 from deepregress.families.base import Family, Value
 from deepregress.families.moments import quartile_location_scale
-from deepregress.families.standard import Standard
+from deepregress.families.standard import Latent, Standard
 from deepregress.families.wrapped import Formulated as Formulated
 from deepregress.linalg import Array, Matrix, Vector
 
@@ -112,6 +112,10 @@ class LogLocationScale(Continuous):
     error: ClassVar[Standard]
     support: ClassVar[str] = "positive finite numbers"
     bounds: ClassVar[tuple[float, float]] = (0.0, np.inf)
+
+    @property
+    def latent_scale(self) -> Latent | None:
+        return self.error if isinstance(self.error, Latent) else None
 
     @abstractmethod
     def of_log(self, values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from deepregress.errors import FamilyError
 from deepregress.families import numerical
+from deepregress.families.baseline import Baseline
 from deepregress.families.risk_sets import AtRisk, RiskSets
 from deepregress.families.standard import Latent
 from deepregress.linalg import Array, Matrix, Vector
@@ -43,6 +44,11 @@ class Lifetimes(ABC):  # noqa: B024  # every method has a default
 
     def with_baseline(self, at: AtRisk, X: Matrix) -> Self:
         """The family after a fit by partial likelihood; X (n_obs, n_coef) of the log hazard."""
+        raise FamilyError("this family has no baseline beside its parameters")
+
+    @property
+    def known_baseline(self) -> Baseline:
+        """The baseline of a model fitted by partial likelihood."""
         raise FamilyError("this family has no baseline beside its parameters")
 
     @property

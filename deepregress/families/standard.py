@@ -55,13 +55,14 @@ class Latent(Standard):
         Name of the link whose inverse is F.
     log_between : callable
         log(F(b) - F(a)) of a < b; NaN or -inf of others.
-    quantile : callable
-        z with F(z) = p, in NumPy.
+    quantile, upper_quantile : callable
+        z with F(z) = p, and with 1 - F(z) = p, in NumPy.
     """
 
     link: str
     log_between: Callable[[Tensor, Tensor], Tensor] = field(repr=False)
     quantile: Callable[[Array], Array] = field(repr=False)
+    upper_quantile: Callable[[Array], Array] = field(repr=False)
 
     def log_probability(self, a: Tensor, b: Tensor, first: Tensor, last: Tensor) -> Tensor:
         """log P(a < Z <= b), (n,), with no lower bound where `first`, no upper one where `last`."""
@@ -110,6 +111,7 @@ NORMAL = Latent(
     "probit",
     _symmetric_between(log_normal_cdf),
     scipy.special.ndtri,
+    lambda p: -scipy.special.ndtri(p),
 )
 LOGISTIC = Latent(
     "logistic",
@@ -119,6 +121,7 @@ LOGISTIC = Latent(
     "logit",
     _logistic_between,
     scipy.special.logit,
+    lambda p: -scipy.special.logit(p),
 )
 MINIMUM = Latent(
     "minimum extreme value",
@@ -128,6 +131,7 @@ MINIMUM = Latent(
     "cloglog",
     _minimum_between,
     lambda p: np.log(-np.log1p(-p)),
+    lambda p: np.log(-np.log(p)),
 )
 MAXIMUM = Latent(
     "maximum extreme value",
@@ -137,6 +141,7 @@ MAXIMUM = Latent(
     "loglog",
     lambda a, b: _minimum_between(-b, -a),
     lambda p: -np.log(-np.log(p)),
+    lambda p: -np.log(-np.log1p(-p)),
 )
 CAUCHY = Latent(
     "Cauchy",
@@ -146,6 +151,7 @@ CAUCHY = Latent(
     "cauchit",
     _symmetric_between(_log_cauchy_cdf),
     lambda p: np.tan(math.pi * (np.asarray(p) - 0.5)),
+    lambda p: np.tan(math.pi * (0.5 - np.asarray(p))),
 )
 BY_LINK = {each.link: each for each in (LOGISTIC, NORMAL, MINIMUM, MAXIMUM, CAUCHY)}
 """Standard distributions by the names of their links."""
