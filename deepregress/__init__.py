@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from deepregress.families.mixture import mixture as mixture
     from deepregress.families.positive import survreg as survreg
     from deepregress.fitted import FittedModel as FittedModel
+    from deepregress.followup import split_at as split_at
     from deepregress.loading import load as load
     from deepregress.model import fit as fit
+    from deepregress.proportional_hazards import proportionality as proportionality
+    from deepregress.proportional_hazards import schoenfeld_residuals as schoenfeld_residuals
     from deepregress.scoring import compare as compare
     from deepregress.solvers.base import Training as Training
     from deepregress.sparse_path import path as path
@@ -68,6 +71,9 @@ _HOME = {
     "networks": "deepregress.networks",
     "orthogonal": "deepregress.orthogonal",
     "path": "deepregress.sparse_path",
+    "proportionality": "deepregress.proportional_hazards",
+    "schoenfeld_residuals": "deepregress.proportional_hazards",
+    "split_at": "deepregress.followup",
     "survival_metrics": "deepregress.survival_metrics",
     "survreg": "deepregress.families.positive",
 }

@@ -5,12 +5,15 @@
     response   y_i - E(y_i)
     pearson    (y_i - E(y_i)) / sd(y_i)
     deviance   sign(y_i - E(y_i)) sqrt(d(y_i, E(y_i)) / phi_i)
-
+    martingale m_i = d_i - H(y_i), events less the cumulative hazard since entry; of right censored
+               times. By partial likelihood sign(m_i) sqrt(-2 (m_i + d_i log(d_i - m_i))) are
+               the deviance residuals, as R's
 Pearson and deviance residuals are divided by the dispersion, unlike R's, so that all but the
 response residuals have a variance near one.
 
 References: Dunn & Smyth (1996), doi:10.1080/10618600.1996.10474708; van Buuren & Fredriks (2001),
-doi:10.1002/sim.746 (worm plot); McCullagh & Nelder (1989), section 2.4.
+doi:10.1002/sim.746 (worm plot); McCullagh & Nelder (1989), section 2.4;
+Therneau, Grambsch & Fleming (1990), doi:10.1093/biomet/77.1.147 (martingale residuals).
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from deepregress.families.base import Family
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.quantile_residuals import quantile_residuals
 
-KINDS = ("quantile", "response", "pearson", "deviance")
+KINDS = ("quantile", "response", "pearson", "deviance", "martingale")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,8 @@ class Checks:
         """Residuals of the training rows against what they should be."""
         y = response.y
         z = residuals(family, response, eta, "quantile", seed=seed)
-        fitted, predictor = family.mean(family.with_known(eta, response.rows())), eta[:, 0]
+        label, fitted = family.fitted_values(family.with_known(eta, response.rows()))
+        predictor = eta[:, 0]
         if z.ndim > 1:  # the elements of vectors one after the other
             k = z.shape[1]
             z, fitted, predictor, y = (
@@ -84,7 +88,7 @@ class Checks:
             fitted=fitted,
             response=y,
             binary=family.takes_levels,
-            labels=(f"linear predictor, {scale}", "fitted mean", response.label),
+            labels=(f"linear predictor, {scale}", label, response.label),
         )
 
 
@@ -99,7 +103,7 @@ def residuals(family: Family, response: Response, eta: Matrix, kind: str, *, see
     family : Family
     response : Response
     eta : Matrix, (n_obs, U)
-    kind : {"quantile", "response", "pearson", "deviance"}
+    kind : {"quantile", "response", "pearson", "deviance", "martingale"}
     seed : int
         Of the draws for a discrete or censored response.
 
@@ -117,6 +121,8 @@ def residuals(family: Family, response: Response, eta: Matrix, kind: str, *, see
         if family.multivariate:
             return family.scores(y, eta)
         return quantile_residuals(family, response, eta, seed=seed)
+    if kind == "martingale" or family.partial and kind == "deviance":
+        return _of_events(family, response, eta, kind)
     if not response.plain and kind != "deviance":
         raise PredictionError(
             f"residuals(kind={kind!r}): {response.label!r} has censored or truncated rows, which "
@@ -134,6 +140,22 @@ def residuals(family: Family, response: Response, eta: Matrix, kind: str, *, see
     if not response.plain or not np.isfinite(mean).all():
         mean = family.quantile(np.full(len(y), 0.5), at)
     return np.asarray(np.sign(y - mean) * distance)
+
+
+def _of_events(family: Family, response: Response, eta: Matrix, kind: str) -> Vector:
+    """Martingale or deviance residuals of exact and right censored rows, (n_obs,)."""
+    d = (response.lower == response.upper).astype(float)
+    lost = (d == 0.0) & ~np.isposinf(response.upper)
+    if family.multivariate or lost.any() or response.exit is not None:
+        raise PredictionError(
+            f"residuals(kind={kind!r}): {response.label!r} has rows that are neither exact nor "
+            "right censored."
+        )
+    E = family.expected_events(response, family.with_known(eta, response.rows()))
+    if kind == "martingale":
+        return np.asarray(d - E)
+    distance = 2.0 * (E - d - scipy.special.xlogy(d, np.where(d > 0.0, E, 1.0)))
+    return np.asarray(np.sign(d - E) * np.sqrt(np.maximum(distance, 0.0)))
 
 
 def normal_scores(n: int) -> Vector:

@@ -34,7 +34,7 @@ FLOORS = {
     0.6: ("complete_rows", "lags"),
     0.7: ("model_matrix", "survey"),
     0.8: ("series",),
-    1: ("formula", "penalty", "data", "codec", "datasets"),
+    1: ("formula", "penalty", "data", "codec", "datasets", "followup"),
     1.5: ("training_rows",),
     2: ("basis.base", "basis.*", "gating", "bijectors", "architecture"),
     2.3: ("keras_models",),
@@ -109,7 +109,7 @@ FLOORS = {
     12: ("fitted", "autoregression"),
     12.5: ("deep_ensemble", "orthogonal"),
     12.6: ("loading",),
-    12.7: ("competing_risks",),
+    12.7: ("competing_risks", "proportional_hazards"),
     13: ("model",),
     13.2: ("scoring",),
     13.5: ("sparse_path", "ensemble_fit", "cross_validation", "estimator"),
@@ -118,7 +118,7 @@ FLOORS = {
 SHARED = {
     *("errors", "linalg", "arrow", "model_matrix", "groups", "frame", "response", "response_forms"),
     *("data", "codec", "datasets", "stored", "source", "scratch", "complete_rows"),
-    *("survey", "training_rows"),
+    *("survey", "training_rows", "followup"),
     *("pictures", "vocabulary", "reading"),
 }
 DESIGN_LEG = {"remainder", "formula", "penalty", "basis", "gating", "terms", "design"}

@@ -117,6 +117,15 @@ class CoxPH(Family):
         y = np.asarray(y, dtype=np.float64)
         return np.asarray(self.known_baseline.at(y, eta[:, 1]) * np.exp(eta[:, 0]))
 
+    def expected_events(self, response: Response, eta: Matrix) -> Vector:
+        # of training rows: ties of Efron's see a part of the jump that they are in
+        expected = self.risk_sets(response, eta[:, 1]).at(eta[:, 0]).expected
+        return np.asarray(expected / response.weights)
+
+    def fitted_values(self, eta: Matrix) -> tuple[str, Array]:
+        last = float(self.known_baseline.times.max())
+        return f"fitted mean of at most {last:g}", self.restricted_mean(np.array(last), eta)
+
     def logsurvival(self, y: Array, eta: Matrix) -> Vector:
         return 0.0 - self._cumulative_hazard(y, eta)
 

@@ -26,6 +26,10 @@ class _WithMean(Protocol):
     def mean(self, eta: Matrix) -> Array: ...
 
 
+class _WithSurvival(Protocol):
+    def logsurvival(self, y: Array, eta: Matrix) -> Vector: ...
+
+
 class Lifetimes(ABC):  # noqa: B024  # every method has a default
     """The part of a family that knows survival.
 
@@ -50,6 +54,13 @@ class Lifetimes(ABC):  # noqa: B024  # every method has a default
     def known_baseline(self) -> Baseline:
         """The baseline of a model fitted by partial likelihood."""
         raise FamilyError("this family has no baseline beside its parameters")
+
+    def expected_events(self: _WithSurvival, response: Response, eta: Matrix) -> Vector:
+        """E, the cumulative hazard of each row from its entry to its end, (n_obs,)."""
+        E = 0.0 - self.logsurvival(response.lower, eta)
+        if response.entry is not None:
+            E += self.logsurvival(response.entry, eta)
+        return np.asarray(E)
 
     @property
     def jumps(self) -> Vector | None:

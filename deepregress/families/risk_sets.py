@@ -230,10 +230,12 @@ class AtRisk:
         """A, (M, p)."""
         return np.asarray(self.per_event(X) / self.Z[:, None])
 
-    def information(self, X: Matrix) -> Matrix:
-        """H, (p, p)."""
-        A = self.means(X)
-        return np.asarray(X.T @ (self.expected[:, None] * X) - A.T @ (self.c[:, None] * A))
+    def information(self, X: Matrix, factor: Vector | None = None) -> Matrix:
+        """H, (p, p), or what it is where each event counts `factor` (M,) times."""
+        A, c, expected = self.means(X), self.c, self.expected
+        if factor is not None:
+            c, expected = c * factor, self.size * self.per_row(self.rate * factor)
+        return np.asarray(X.T @ (expected[:, None] * X) - A.T @ (c[:, None] * A))
 
     def information_slope(self, X: Matrix, V: Matrix) -> Vector:
         """tr(V dH / dcoef_j), (p,)."""
