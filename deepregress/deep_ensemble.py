@@ -137,7 +137,9 @@ class Ensemble:
     ) -> Ensemble:
         """The same ensemble with the uncertainty of its members' networks in their covariances.
 
-        That between members is added to it. Arguments are those of `FittedModel.with_uncertainty`.
+        That between members is added to it. Arguments are those of `FittedModel.with_uncertainty`;
+        `dr.ensemble` gives cross-fitted members the kind "members", without which intervals of
+        predictors are too short (`benchmarks/ensemble.py coverage`).
         """
         return Ensemble(
             tuple(
@@ -187,7 +189,9 @@ class Ensemble:
         """Predict from the mixture of the members' distributions.
 
         Arguments and result are those of `FittedModel.predict`. "params", "linear" and "terms" are
-        means over the members; standard errors and limits hold the variance between them.
+        means over the members; standard errors and limits hold the variance between them, and what
+        the members' own covariances hold. They are about the mean of the estimator: the bias of
+        networks that learned part of what there is, is in no variance.
         """
         first = self.members[0]
         quantities.check(

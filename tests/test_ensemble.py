@@ -151,6 +151,25 @@ def test_the_first_member_is_the_fit_of_the_seed(ensemble, single, data):
     assert not np.allclose(ensemble.members[1].predict(), single.predict())
 
 
+def test_cross_fitted_members_hold_the_noise_of_their_networks(ensemble, single):
+    """That between members alone is far from what other rows would have given."""
+    first, noisy = ensemble.members[0], single.with_uncertainty("members")
+    pd.testing.assert_frame_equal(first.cov, noisy.cov)
+    new = table(50, seed=2)
+    options = {"which": "linear", "parameter": "loc", "se": True}
+    given = ensemble.with_uncertainty("conditional").predict(new, **options)
+    assert (ensemble.predict(new, **options)["se"] > given["se"]).all()
+    pd.testing.assert_frame_equal(
+        ensemble.with_uncertainty("conditional").members[0].cov, single.cov, rtol=1e-12
+    )
+
+
+def test_members_of_one_network_are_given_their_network(data):
+    training = dr.Training(epochs=5, crossfit=False)
+    ensemble = dr.ensemble(FORMULA, data, members=2, training=training, seed=3, verbose=0)
+    assert ensemble.members[0].noise is None
+
+
 def test_one_member_is_the_single_fit(single, data):
     one = dr.Ensemble((single,))
     new = table(7, seed=4)
