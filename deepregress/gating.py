@@ -56,6 +56,8 @@ class Sparsity:
         Of the cross-validation.
     refit : bool
         Whether what was selected is fitted again without the penalty.
+    joint : bool
+        Whether a group is one over all predictors in which the term stands.
     """
 
     term: str
@@ -68,6 +70,7 @@ class Sparsity:
     select: str = "bic"
     folds: int = 10
     refit: bool = False
+    joint: bool = False
 
 
 @dataclass(frozen=True, eq=False)

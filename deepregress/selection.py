@@ -253,9 +253,12 @@ def cross_validate(
         judged = objective.on_rows(np.asarray(held_out))
         # where the rows of a fold allow no longer path, its last fit stands for the rest
         coef = fitted.coef[np.minimum(np.arange(len(path.lam)), len(fitted.lam) - 1)]
-        loss = _loss(judged, scaled=Dispersion(model).unit is not None)
-        losses.append([loss(b) for b in coef])
         sizes.append(float(judged.response.weights.sum()))
+        if objective.risk_sets is None:
+            loss = _loss(judged, scaled=Dispersion(model).unit is not None)
+        else:
+            loss = _partial_loss((objective, model.objective), size=sizes[-1])
+        losses.append([loss(b) for b in coef])
     if len(losses) < 2:
         raise FitError("cross-validation needs two folds at least")
     share = np.array(sizes) / np.sum(sizes)
@@ -277,6 +280,18 @@ def _loss(judged: Objective, *, scaled: bool) -> Callable[[Vector], float]:
         return float(np.average(rowwise, weights=weights))
 
     return loss
+
+
+def _partial_loss(
+    every_and_training: tuple[Objective, Objective], *, size: float
+) -> Callable[[Vector], float]:
+    """What the held-out rows add to -2 log partial likelihood, per row of weight one.
+
+    Verweij & van Houwelingen (1993), doi:10.1002/sim.4780122407: rows held out have hardly any risk
+    sets of their own.
+    """
+    every, training = (Likelihoods(each, np.zeros(0, int)) for each in every_and_training)
+    return lambda b: -2.0 * (every.at(b).value - training.at(b).value) / size
 
 
 def folds(n_obs: int, n_folds: int, seed: int = 0) -> list[tuple[Array, Array]]:

@@ -26,6 +26,8 @@ import numpy as np
 import scipy.sparse
 
 from deepregress.design import Design
+from deepregress.families.base import Family, upper_pairs
+from deepregress.families.categorical import ClassLogits
 from deepregress.gating import GroupPenalty, Sparsity, smallest_strength, standardising
 from deepregress.linalg import Array, Matrix, Vector, one_blas_thread
 from deepregress.marginal import Problem
@@ -54,6 +56,11 @@ class Placed:
     n_coef: int
     sparsity: Sparsity
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What its term is called: by its parameter too, unless it is joint."""
+        return "" if self.sparsity.joint else self.parameter, self.sparsity.term
+
 
 def placed(designs: Mapping[str, Design]) -> tuple[Placed, ...]:
     """The sparse blocks of all predictors, in their order."""
@@ -74,65 +81,68 @@ class Terms:
     Parameters
     ----------
     coordinates : Coordinates
-    blocks : tuple of slice
-        Coefficients of each sparse block in the joint vector.
+    blocks : tuple of Array of int
+        Coefficients whose penalties are kept together: those of each sparse block, or of a joint
+        term in all predictors; ascending.
     term : Array of int, (n_groups,)
         Term that each group belongs to.
     weight, alpha, l1 : Vector, (n_groups,)
-        sqrt(p_g), and the shares in the penalty.
+        sqrt(p_g), p_g the coefficients in one predictor; and the shares in the penalty.
     depth : Array of int, (n_groups,)
     given : tuple of Sparsity
         What each term asks.
-    parameters : tuple of str
-        Parameter of each term.
+    parameters : tuple of tuple of str
+        Parameters in which each term stands: several for a joint one.
     """
 
     coordinates: Coordinates
-    blocks: tuple[slice, ...]
+    blocks: tuple[Array, ...]
     term: Array
     weight: Vector
     alpha: Vector
     l1: Vector
     depth: Array
     given: tuple[Sparsity, ...]
-    parameters: tuple[str, ...]
+    parameters: tuple[tuple[str, ...], ...]
 
     @classmethod
     def of(cls, objective: Objective, found: Sequence[Placed]) -> Terms:
         """Standardise the columns of the sparse blocks over the rows."""
-        firsts = [objective.slices[block.unit].start + block.start for block in found]
-        keys = list(dict.fromkeys((block.parameter, block.sparsity.term) for block in found))
-        parts, index, asked, term = [], [], [], []
-        for block, first in zip(found, firsts, strict=True):
+        keys = list(dict.fromkeys(block.key for block in found))
+        parts, index, asked, term, blocks = [], [], [], [], []
+        for together in _together(found):
+            firsts = [objective.slices[block.unit].start + block.start for block in together]
+            block = together[0]
             own = np.array(block.sparsity.groups)
+            places = [np.arange(first, first + block.n_coef) for first in firsts]
+            blocks.append(np.sort(np.concatenate(places)))
+            metric = _joint_root(objective.family, len(together))
             for g in dict.fromkeys(block.sparsity.groups):
                 members = np.flatnonzero(own == g)
                 X = objective.units[block.unit].X[:, block.start + members]
                 entire = block.sparsity.whole[members[0]]
-                parts.append(standardising(X, objective.response.weights, entire=entire))
-                index.append(first + members)
-                asked.append(block.sparsity)
-                term.append(keys.index((block.parameter, block.sparsity.term)))
-        sizes = np.array([len(members) for members in index])
-        given = {(block.parameter, block.sparsity.term): block.sparsity for block in found}
+                T, R = standardising(X, objective.response.weights, entire=entire)
+                parts.append((np.kron(np.linalg.inv(metric), T), np.kron(metric, R)))
+                index.append(np.concatenate([first + members for first in firsts]))
+                asked.append((block.sparsity, len(members)))
+                term.append(keys.index(block.key))
+        given = {block.key: block.sparsity for block in found}
+        names = {key: dict.fromkeys(b.parameter for b in found if b.key == key) for key in keys}
         return cls(
             coordinates=Coordinates(
                 np.concatenate(index),
-                np.repeat(np.arange(len(index)), sizes),
+                np.repeat(np.arange(len(index)), [len(members) for members in index]),
                 scipy.sparse.csr_array(scipy.sparse.block_diag([T for T, _ in parts])),
                 scipy.sparse.csr_array(scipy.sparse.block_diag([R for _, R in parts])),
             ),
-            blocks=tuple(
-                slice(first, first + block.n_coef)
-                for block, first in zip(found, firsts, strict=True)
-            ),
+            blocks=tuple(blocks),
             term=np.array(term),
-            weight=np.sqrt(sizes),
-            alpha=np.array([each.alpha for each in asked]),
-            l1=np.array([each.l1 for each in asked]),
-            depth=np.array([each.depth for each in asked]),
+            weight=np.sqrt([size for _, size in asked]),
+            alpha=np.array([each.alpha for each, _ in asked]),
+            l1=np.array([each.l1 for each, _ in asked]),
+            depth=np.array([each.depth for each, _ in asked]),
             given=tuple(given[key] for key in keys),
-            parameters=tuple(parameter for parameter, _ in keys),
+            parameters=tuple(tuple(names[key]) for key in keys),
         )
 
     def penalty(self, lam: Vector, scale: float) -> tuple[GroupPenalty, Vector]:
@@ -145,6 +155,27 @@ class Terms:
             self.depth,
         )
         return norms, (factor * (1.0 - self.alpha))[self.coordinates.group]
+
+
+def _together(found: Sequence[Placed]) -> list[list[Placed]]:
+    """Blocks whose groups are one: a joint term's first block in all predictors, its second, ..."""
+    kept: dict[tuple[str, str, int], list[Placed]] = {}
+    for i, block in enumerate(found):
+        earlier = [b for b in found[:i] if (b.unit, b.key) == (block.unit, block.key)]
+        kept.setdefault((*block.key, len(earlier)), []).append(block)
+    return list(kept.values())
+
+
+def _joint_root(family: Family, n_units: int) -> Matrix:
+    """A with |A theta| the size of the effects theta (n_units,) of a column in some predictors.
+
+    In all logits of a class it is their size, with the reference's 0, about their mean, as in the
+    symmetric softmax of glmnet: A'A = I - 11' / K, which is the same for any reference.
+    """
+    root = np.eye(n_units)
+    if isinstance(family, ClassLogits) and n_units > 1 and n_units == len(family.levels) - 1:
+        root -= (1.0 - 1.0 / np.sqrt(n_units + 1)) / n_units
+    return root
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,7 +319,12 @@ def _without_levels(objective: Objective) -> Objective:
 
 def _balance(objective: Objective, b: Vector) -> Vector:
     """tr(X' W X) / tr(S) of each quadratic penalty, at b; (n_penalties,)."""
-    W = objective.row_derivatives(objective.eta(b))[2] * objective.response.weights[:, None]
+    eta = objective.eta(b)
+    if objective.risk_sets is None:
+        W = objective.row_derivatives(eta)[2] * objective.response.weights[:, None]
+    else:
+        W = np.zeros((objective.n_obs, len(upper_pairs(len(objective.units)))))
+        W[:, 0] = objective.risk_sets.at(eta[:, 0]).expected
     found, diagonal, n_units = [], 0, len(objective.units)
     for u, unit in enumerate(objective.units):
         w = np.maximum(W[:, diagonal], 0.0)
@@ -327,7 +363,8 @@ def total_penalty(objective: Objective, lam: Vector) -> scipy.sparse.csr_array:
 # -- what remains when the zeros are left out ------------------------------------------------------
 
 Gates = tuple[Array, Matrix]
-"""Coefficients of one block that are not zero, and a quadratic penalty on them, in units of sp."""
+"""Coefficients of one of `Terms.blocks` that are not zero, and a quadratic penalty on them in units
+of sp."""
 
 
 def gate_penalties(
@@ -344,7 +381,7 @@ def gate_penalties(
     G, index = R.T @ (weights + np.diag(ridge[on])) @ R, at.index[on]
     found = []
     for block in model.terms.blocks:
-        own = np.flatnonzero((index >= block.start) & (index < block.stop))
+        own = np.flatnonzero(np.isin(index, block))
         own = own[np.argsort(index[own])]
         if G[np.ix_(own, own)].any():
             found.append((index[own], G[np.ix_(own, own)]))
@@ -390,9 +427,13 @@ def restricted(
             number += 1
         for own, G in gates:
             if index.start <= own[0] < index.stop:
+                # a joint term's reaches into the predictors that follow
+                place = np.searchsorted(columns, own)
+                S = np.zeros((place[-1] - place[0] + 1,) * 2)
+                S[np.ix_(place - place[0], place - place[0])] = G
                 first = int(np.searchsorted(local, own[0] - index.start))
-                at = slice(first, first + len(own))
-                penalties.append(PlacedPenalty("gates", at, G, len(G), sp=1.0))
+                at = slice(first, first + len(S))
+                penalties.append(PlacedPenalty("gates", at, S, len(G), sp=1.0))
                 numbers.append(-1)
         X = np.ascontiguousarray(unit.X[:, local])
         units.append(Unit(X, unit.offset, tuple(penalties)))

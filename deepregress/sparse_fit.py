@@ -344,12 +344,17 @@ def _selected(model: SparseModel, fit: Fit, *, criterion: str, refit: bool) -> S
     sparse, active = np.zeros(n_coef, dtype=bool), np.zeros(n_coef, dtype=bool)
     sparse[terms.coordinates.index] = True
     active[model.active(fit.c)] = True
+    # a joint term is listed with each of its parameters
+    listed = [t for t, names in enumerate(terms.parameters) for _ in names]
+    names = [name for each in terms.parameters for name in each]
+    n_groups = np.bincount(terms.term, minlength=n_terms)
+    n_selected = np.bincount(terms.term, on, n_terms).astype(int)
     return Selected(
-        terms=tuple(zip(terms.parameters, (each.term for each in terms.given), strict=True)),
-        lam=fit.lam,
-        depth=tuple(each.depth for each in terms.given),
-        n_groups=tuple(np.bincount(terms.term, minlength=n_terms).tolist()),
-        n_selected=tuple(np.bincount(terms.term, on, n_terms).astype(int).tolist()),
+        terms=tuple((name, terms.given[t].term) for name, t in zip(names, listed, strict=True)),
+        lam=fit.lam[listed],
+        depth=tuple(terms.given[t].depth for t in listed),
+        n_groups=tuple(n_groups[listed].tolist()),
+        n_selected=tuple(n_selected[listed].tolist()),
         active=active,
         sparse=sparse,
         residual=fit.optimum.residual,

@@ -303,6 +303,43 @@ def test_cross_validation_is_that_of_scikit_learn() -> None:
     assert found.best("cv1se") == found.table.index[found.table["loss"] <= bound].max()
 
 
+def log_partial_likelihood(time: np.ndarray, event: np.ndarray, eta: np.ndarray) -> float:
+    """Without ties, by its definition."""
+    return sum(eta[i] - np.log(np.exp(eta[time >= time[i]]).sum()) for i in np.flatnonzero(event))
+
+
+def test_cross_validation_of_a_partial_likelihood_is_what_held_out_rows_add() -> None:
+    rng = np.random.default_rng(4)
+    X, lams = rng.normal(size=(120, 5)), [0.2, 0.1, 0.02]
+    time = rng.exponential(size=120) * np.exp(-X[:, 0])
+    data = {"time": time, "event": (rng.random(120) < 0.7).astype(int), "X": X}
+    formula, splitter = "Surv(time, event) ~ lasso(X)", KFold(3, shuffle=True, random_state=0)
+    found = dr.path(formula, data, family="coxph", lam=lams, folds=splitter)
+    expected = []
+    for train, test in splitter.split(X):
+        part = {name: column[train] for name, column in data.items()}
+        fits = [fit(formula.replace("X", f"X, lam={lam}"), part, family="coxph") for lam in lams]
+        every = [X @ coef(each) for each in fits]
+        values = [
+            log_partial_likelihood(time, data["event"], eta)
+            - log_partial_likelihood(time[train], part["event"], eta[train])
+            for eta in every
+        ]
+        expected.append(-2.0 * np.array(values) / len(test))
+    np.testing.assert_allclose(found.table["loss"], np.mean(expected, axis=0), rtol=1e-6)
+
+
+def test_a_refit_is_the_model_of_what_was_selected() -> None:
+    model = fit("y ~ z + lasso(X, lam=0.15, refit=True)", DATA)
+    kept = np.flatnonzero(model.coef["loc"].filter(like="X."))
+    expected = fit("y ~ z + " + " + ".join(f"x{j}" for j in kept), DATA)
+    own = model.coef["loc"] != 0
+    np.testing.assert_allclose(model.coef["loc"][own], expected.coef["loc"], rtol=1e-7)
+    np.testing.assert_allclose(model.std_error["loc"][own], expected.std_error["loc"], rtol=1e-6)
+    text = str(model.summary())
+    assert "refitted without the penalty" in text and "given the selection" in text
+
+
 @pytest.mark.parametrize("select", ["bic", "ebic", "cv", "cv1se"])
 def test_fit_chooses_lam(select: str) -> None:
     model = fit(f"y ~ s(z, k=6) + lasso(X, select='{select}', folds=3)", DATA)
@@ -364,6 +401,7 @@ def test_a_saved_model_is_itself(tmp_path: Path) -> None:
         ("y ~ grouplasso(x0 + x1, groups=2)", FormulaError, "is for the columns of an array"),
         ("y ~ grouplasso(X, groups='a')", FormulaError, "groups must be the size of each group"),
         ("y ~ grouplasso(C(g), depth=3, l1=0.5)", FormulaError, "do not go together"),
+        ("y ~ grouplasso(X, joint=True, l1=0.5)", FormulaError, "joint and l1 do not go together"),
         ("y ~ elasticnet(X, alpha=2)", FormulaError, "alpha must be a number from 0 to 1"),
         ("y ~ lasso(x0 - 1)", FormulaError, "write no 0 or -1 inside"),
         ("y ~ lasso(1)", FormulaError, "1 is not a column"),

@@ -6,6 +6,8 @@
     grouplasso(C(g), x1 + x2, s(z))    one group per argument: a factor, columns, a smooth
     grouplasso(X, groups=5)            groups of 5 columns; or a list with the group of each
     grouplasso(..., l1=0.2)            sparse groups: a share of the penalty on single coefficients
+    lasso(x1, x2, joint=True)          in several predictors (of classes, of a vector): x1 is in all
+                                       or in none of those in which the term stands
 
 Columns are standardised where the penalty is made, coefficients are those of the columns as they
 are. A group with the columns of one factor, transform or smooth is measured by the sd of its
@@ -42,7 +44,7 @@ from deepregress.terms.parametric import INTERCEPT, LinearTerm, WithoutIntercept
 from deepregress.terms.smooth import SmoothTerm
 
 SELECT = ("bic", "ebic", "cv", "cv1se")
-_COMMON = ("lam", "select", "refit", "folds")
+_COMMON = ("lam", "select", "refit", "folds", "joint")
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,6 +244,9 @@ def _term(call: Call, *, grouped: bool, alpha: float = 1.0, l1: float = 0.0) -> 
     if not options.whole(folds) or folds < 2:
         raise call.error(f"folds must be a whole number >= 2, got {options.shown(folds)}.")
     lam = options.number(call, "lam", lambda value: value >= 0, "a number >= 0")
+    joint = options.flag(call, "joint")
+    if joint and l1 > 0:
+        raise call.error("joint and l1 do not go together: l1 is for single coefficients.")
     label = f"{call.name}({','.join(each.replace(' ', '') for each in call.args)})"
     names = [name for each in arguments for name in _variables(each)]
     return SparseTerm(
@@ -262,6 +267,7 @@ def _term(call: Call, *, grouped: bool, alpha: float = 1.0, l1: float = 0.0) -> 
             select=str(select),
             folds=folds,
             refit=options.flag(call, "refit"),
+            joint=joint,
         ),
     )
 
