@@ -39,8 +39,11 @@ class Fit:
 
     @property
     def edf_total(self) -> float:
-        """Effective degrees of freedom of all coefficients; a constant dispersion counts one."""
-        return float(self.inference.edf.sum())
+        """Effective degrees of freedom of all coefficients and of what the family has learnt.
+
+        A constant dispersion counts one.
+        """
+        return float(self.inference.edf.sum()) + self.predictors.family.fitted_edf
 
     @property
     def aic(self) -> float:

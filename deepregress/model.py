@@ -33,6 +33,7 @@ from deepregress.errors import (
 from deepregress.families import Family
 from deepregress.families import family as family_of
 from deepregress.fitted import FittedModel
+from deepregress.flow_fit import further_rounds, joint, learns, refitted
 from deepregress.formula import ParsedModel, expand, parse, with_strata
 from deepregress.inference import Inference
 from deepregress.keras_models import Shared
@@ -265,16 +266,25 @@ def fit_bound(
     if seed is None and parts:
         kept = seed_in(training.checkpoint)
         seed = secrets.randbits(31) if kept is None else kept
-    fitted, deep = _solve(
-        bound,
-        parts,
+    structured, sparse = structured or structured_solver(method), bool(placed(bound.designs))
+    if learns(bound.objective) and not sparse:
+        objective, structured = joint(bound.objective, structured)
+        bound = replace(bound, objective=objective)
+    solved = partial(
+        _solve,
+        parts=parts,
         method=method,
-        structured=structured or structured_solver(method),
+        structured=structured,
         training=training,
         seed=seed or 0,
         orthogonalize=orthogonalize,
         verbose=verbose,
     )
+    fitted, deep = solved(bound)
+    for _ in range(further_rounds(bound.objective, sparse=sparse, networks=bool(parts))):
+        eta = (fitted.objective or bound.objective).eta(fitted.solution.coef)
+        bound = replace(bound, objective=refitted(bound.objective, eta))
+        fitted, deep = solved(bound)
     settings = {"orthogonalize": orthogonalize, "training": training}
     return fitted_model(bound, fitted, deep, seed=seed, method=method, settings=settings)
 

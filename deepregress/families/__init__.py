@@ -31,6 +31,7 @@ from deepregress.families import (
     tweedie,
 )
 from deepregress.families.base import Family, Parameter, Value, family, names, register
+from deepregress.families.neural import drift
 
 __all__ = [
     "Family",
@@ -46,6 +47,7 @@ __all__ = [
     "cox",
     "discrete",
     "distribution",
+    "drift",
     "extreme",
     "family",
     "inflated",

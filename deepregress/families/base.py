@@ -74,9 +74,10 @@ class Family(Dispersed, Lifetimes):
         The parameter whose intercept, when nothing else models it, is estimated with the smoothing
         parameters from the restricted likelihood (the residual scale of a linear model).
     extra : tuple of str
-        Further parameters whose intercept, when nothing else models them and there are smoothing
-        parameters to estimate, is estimated with these from the restricted likelihood (mgcv's
-        extended families); without smoothing parameters they are maximum likelihood estimates.
+        Further parameters. An intercept alone is estimated with the smoothing parameters, if any,
+        from the restricted likelihood (mgcv's extended families), else by maximum likelihood.
+    fitted_edf : float
+        Degrees of freedom of what the family itself has learnt from the data.
     discrete : bool
         Whether the response takes whole numbers only.
     bounds : pair of float
@@ -104,6 +105,7 @@ class Family(Dispersed, Lifetimes):
     further: ClassVar[Mapping[str, bool]] = {}
     dispersion: ClassVar[str | None] = None
     extra: ClassVar[tuple[str, ...]] = ()
+    fitted_edf: ClassVar[float] = 0.0
 
     @classmethod
     @abstractmethod
