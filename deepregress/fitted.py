@@ -21,6 +21,7 @@ from deepregress import (
     delta,
     diagnostics,
     effects,
+    forecast,
     grids,
     network_posterior,
     panels,
@@ -339,6 +340,16 @@ class FittedModel(Estimates):
         """Draws from the response distribution of each row, (n, n_obs)."""
         frame = self._rows(newdata, frozenset())
         return self.family.sample(self._eta(newdata, frame, frozenset()), n, seed=seed)
+
+    def forecast(
+        self, steps: int | None = None, newdata: Any = None, *, n: int = 1000, seed: int = 0
+    ) -> forecast.Forecast:
+        """Simulate the rows that follow those of training, of a model with `lag()`.
+
+        `steps` of each series, or the rows of `newdata` with their covariates; `n` paths.
+        """
+        wanted = forecast.Wanted(steps, newdata, n, seed)
+        return forecast.forecast(self._predictors, self.series, self._profile.response, wanted)
 
     def residuals(self, kind: str = "quantile", *, seed: int = 0) -> Vector:
         """Residuals of the training rows, (n_obs,); of data on disk those of `model.frame`.

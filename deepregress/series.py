@@ -22,6 +22,8 @@ from deepregress.lags import Lags
 from deepregress.linalg import Array, Vector
 from deepregress.remainder import expression_variables
 
+KEPT = 50
+"""Last steps of each series that a model keeps, if the highest order is not more."""
 NEAR = 1e-4
 """Share of a step by which a time may miss a whole number of steps."""
 
@@ -69,7 +71,7 @@ class Series:
     origin, step : float
         Time 0 and the step, in units of `time=`.
     last : Rows
-        The last rows of each series, as many steps as the highest order.
+        The last rows of each series.
     first : dict of str to Vector
         The first values of what is lagged, by which the training rows are known again.
     """
@@ -148,7 +150,7 @@ def with_lags(data: object, lags: Lags) -> tuple[object, Series]:
     rows = Rows(series, time, values)
     columns = lagged(rows, lags)
     ends = pd.Series(time).groupby(series).transform("max").to_numpy()
-    last = rows.take(np.flatnonzero(time > ends - max(lags.longest, 1)))
+    last = rows.take(np.flatnonzero(time > ends - max(lags.longest, KEPT)))
     first = {name: each[: lags.longest + 2] for name, each in values.items()}
     known = column_names(data)
     extended = with_columns(data, {n: v for n, v in columns.items() if n not in known})
@@ -164,20 +166,36 @@ def lagged(rows: Rows, lags: Lags, earlier: Rows | None = None) -> dict[str, Vec
         Two rows of a series have the same time.
     """
     both = rows if earlier is None else rows.followed_by(earlier)
-    code = pd.factorize(both.series)[0].astype(np.int64)
-    low = both.time.min() - lags.longest
-    key = code * (both.time.max() - low + 1) + (both.time - low)
-    order = np.argsort(key, kind="stable")
+    place = {order: places(rows, both, order) for order in {lag.order for lag in lags.columns}}
+    return {
+        lag.name: np.where(
+            place[lag.order] < 0, np.nan, both.values[lag.expression][place[lag.order]]
+        )
+        for lag in lags.columns
+    }
+
+
+def places(rows: Rows, among: Rows, order: int) -> Array:
+    """Where the rows that lie `order` steps before some rows stand, -1 where nowhere; (n_obs,).
+
+    Parameters
+    ----------
+    rows, among : Rows
+        `among` begins with `rows`; of two with one time the first counts.
+
+    Raises
+    ------
+    DataError
+        Two of the rows of a series have the same time.
+    """
+    code = pd.factorize(among.series)[0].astype(np.int64)
+    low = among.time.min() - order
+    key = code * (among.time.max() - low + 1) + (among.time - low)
     _check_times(rows, key[: rows.n_obs])
-    found = {}
-    for lag in lags.columns:
-        wanted = key[: rows.n_obs] - lag.order
-        # the first of equal keys is the row of the table itself
-        place = np.searchsorted(key[order], wanted).clip(max=len(key) - 1)
-        there = key[order][place] == wanted
-        values = both.values[lag.expression][order][place]
-        found[lag.name] = np.where(there, values, np.nan)
-    return found
+    by_key = np.argsort(key, kind="stable")
+    wanted = key[: rows.n_obs] - order
+    found = np.searchsorted(key[by_key], wanted).clip(max=len(key) - 1)
+    return np.where(key[by_key][found] == wanted, by_key[found], -1)
 
 
 def _check_times(rows: Rows, key: Array) -> None:

@@ -90,7 +90,7 @@ FLOORS = {
     7.4: ("network_features",),
     10.4: ("new_levels", "level_tests", "network_noise"),
     10.5: ("prediction",),
-    10.55: ("new_response", "network_posterior"),
+    10.55: ("new_response", "network_posterior", "forecast"),
     10.6: ("quantities", "grids", "term_tests", "variance_components", "comparison"),
     10.65: ("quantile_residuals", "decomposition", "influence"),
     10.7: (

@@ -17,6 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor
+from deepregress.linalg import Matrix, Vector
+
+ROUNDS = 60
+"""Of Newton and bisection; bisection alone reaches the precision of a number in so many."""
+NEAR = 1e-15
+"""Change of t, whose unit is the range of the basis, at which a root is found."""
 
 
 def cumulated(t: Tensor, order: int) -> tuple[Tensor, Tensor]:
@@ -40,3 +46,54 @@ def _polynomials(t: Tensor, order: int) -> Tensor:
     m = np.arange(order + 1.0)
     ways = [float(math.comb(order, k)) for k in range(order + 1)]
     return ways * tf.pow(t[:, None], m) * tf.pow(1.0 - t[:, None], order - m)
+
+
+def solved(g: Matrix, c: Vector) -> Vector:
+    """t with sum_k g_k A_k(t) = c, (n_obs,), by Newton inside of shrinking brackets.
+
+    Parameters
+    ----------
+    g : Matrix, (n_obs, order + 1)
+        All but the first are positive.
+    c : Vector, (n_obs,)
+        May be infinite, as t then is.
+
+    Examples
+    --------
+    >>> solved(np.array([[0.0, 2.0]]), np.array([3.0])).tolist()
+    [1.5]
+    """
+    order = g.shape[1] - 1
+    beta = np.cumsum(g, axis=1)
+    first, last = beta[:, 0], beta[:, -1]
+    below = (c - first) / (order * g[:, 1])
+    above = 1.0 + (c - last) / (order * g[:, -1])
+    t = np.where(c < first, below, np.where(c > last, above, (c - first) / (last - first)))
+    inner = (c > first) & (c < last)
+    if order > 1 and inner.any():
+        t[inner] = _inner_root(beta[inner], c[inner], t[inner])
+    return np.asarray(t)
+
+
+def _inner_root(beta: Matrix, c: Vector, t: Vector) -> Vector:
+    """The root in (0, 1) of the polynomial with Bernstein coefficients beta, minus c."""
+    low, high = np.zeros_like(t), np.ones_like(t)
+    for _ in range(ROUNDS):
+        value, slope = _value(beta, t)
+        low, high = np.where(value < c, t, low), np.where(value < c, high, t)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = t - (value - c) / slope
+        step = np.where((step > low) & (step < high), step, 0.5 * (low + high))
+        if np.max(np.abs(step - t)) < NEAR:
+            return step
+        t = step
+    return t
+
+
+def _value(beta: Matrix, t: Vector) -> tuple[Vector, Vector]:
+    """The polynomial and its derivative by de Casteljau's scheme, each (n_obs,)."""
+    b, s = beta, t[:, None]
+    while b.shape[1] > 2:
+        b = (1.0 - s) * b[:, :-1] + s * b[:, 1:]
+    slope = (beta.shape[1] - 1.0) * (b[:, 1] - b[:, 0])
+    return (1.0 - t) * b[:, 0] + t * b[:, 1], slope

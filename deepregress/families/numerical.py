@@ -81,6 +81,9 @@ class Distributions(Protocol):
     def in_support(self, y: Array) -> Array:
         """Which values the response can take."""
 
+    def quantile(self, probability: Array, eta: Matrix) -> Vector:
+        """Smallest y with F(y) >= probability, (n_obs,)."""
+
 
 def log_density(family: Distributions, y: Array, eta: Matrix) -> Vector:
     """log f(y), (n_obs,); -inf outside the support."""
@@ -177,7 +180,7 @@ def sample(family: Distributions, eta: Matrix, n: int, *, seed: int) -> Array:
 def _by_quantiles(family: Distributions, eta: Matrix, n: int, seed: int) -> Array:
     """Quantiles of uniform numbers."""
     u = generator(seed).uniform(size=(n, len(eta)))
-    return quantile(family, u.ravel(), np.tile(eta, (n, 1))).reshape(n, len(eta))
+    return family.quantile(u.ravel(), np.tile(eta, (n, 1))).reshape(n, len(eta))
 
 
 def generator(seed: int) -> np.random.Generator:

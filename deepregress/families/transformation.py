@@ -46,7 +46,7 @@ from deepregress.bijectors import Tensor, link
 from deepregress.errors import FamilyError, PredictionError, ResponseError, suggestion
 from deepregress.families import chain, kernels
 from deepregress.families.base import Family, Parameter, Value, register, upper_pairs
-from deepregress.families.bernstein import cumulated
+from deepregress.families.bernstein import cumulated, solved
 from deepregress.families.moments import quartile_location_scale
 from deepregress.families.standard import BY_LINK, Latent
 from deepregress.families.transformed import (
@@ -205,15 +205,19 @@ class Transformation(Family):
         names = self.parameter_names
         g = tf.stack([values[name].eta for name in members(TRANSFORMATION, names)], axis=1)
         A, slope = self._basis(y)
-        h = tf.reduce_sum(A * g, axis=1) + self.sign * values[SHIFT].eta
-        rise = tf.reduce_sum(slope * g, axis=1)
+        moved, inverse = self._moved(values)
+        h = tf.reduce_sum(A * g, axis=1) + moved
+        return h * inverse, tf.reduce_sum(slope * g, axis=1) * inverse
+
+    def _moved(self, values: Mapping[str, Value]) -> tuple[Tensor, Tensor]:
+        """What is added to h, and the inverse of the scale, each (n_obs,)."""
+        names = self.parameter_names
+        g = tf.stack([values[name].eta for name in members(TRANSFORMATION, names)], axis=1)
+        moved = self.sign * values[SHIFT].eta
         for phi, past in zip(members(AUTOREGRESSION, names), members(PAST, names), strict=True):
             memory = tf.reduce_sum(self._basis(values[past].eta)[0] * g, axis=1)
-            h -= values[phi].eta * memory
-        if SCALE in names:
-            inverse = tf.exp(-values[SCALE].log)
-            h, rise = h * inverse, rise * inverse
-        return h, rise
+            moved -= values[phi].eta * memory
+        return moved, tf.exp(-values[SCALE].log) if SCALE in names else tf.ones_like(moved)
 
     def log_density(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         h, slope = self.transformed(values, y)
@@ -235,7 +239,16 @@ class Transformation(Family):
         return super().logsurvival(y, self._increasing(eta))
 
     def quantile(self, probability: Array, eta: Matrix) -> Vector:
-        return super().quantile(probability, self._increasing(eta))
+        eta = self._increasing(eta)
+        if self.discrete:
+            return super().quantile(probability, eta)
+        p = np.broadcast_to(np.asarray(probability, dtype=np.float64), (len(eta),))
+        shift, inverse = self._moved(self.values(tf.constant(eta)))
+        with np.errstate(divide="ignore"):
+            z = self.latent.quantile(p)
+        t = solved(eta[:, 1 : self.rises.stop], z / inverse.numpy() - shift.numpy())
+        u = self.span[0] + (self.span[1] - self.span[0]) * t
+        return np.asarray(self.scale.y(tf.constant(u)))
 
     def _increasing(self, eta: Matrix) -> Matrix:
         """Predictors (n_obs, U) whose rises are positive.
