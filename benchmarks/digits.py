@@ -1,6 +1,6 @@
 """Digits: structured effects beside a network of pictures, with a known truth.
 
-    python benchmarks/digits.py [--seeds 1 2 3] [--network cnn mlp] [--keras]
+    python benchmarks/digits.py [--seeds 1 2 3] [--network cnn mlp] [--keras] [--known]
 
 y = 1 + x / 2 + sin(2 pi z) + g(picture) + .3 eps with the 1,797 pictures (8 x 8) of scikit-learn's
 digits, g a standardised function of the digit that is seen; 1,397 rows train. Fitted is
@@ -8,9 +8,15 @@ digits, g a standardised function of the digit that is seen; 1,397 rows train. F
 the error of the slope of x in standard errors (given the networks; in the population; with the
 jackknife of the networks), the largest of s(z) (given the networks), the share of its points within
 2 of them, and R2 of the network's part on the 400 test rows; in the end the shares of seeds within
-2 standard errors, which should be .954. What is attainable
-is measured with `--keras`: R2 of the mean of five plain Keras CNNs (early stopping on 15 % of the
-rows) trained on y without its true structured part.
+2 standard errors, which should be .954. What is attainable is measured with `--keras`: R2 of the
+mean of five plain Keras CNNs (early stopping on 15 % of the rows) trained on y without its true
+structured part. `--known` has the true g as an offset in place of the network, which shows what is
+due to the seeds and to s(z) with ten basis functions.
+
+Seeds 1 to 40, mlp: slope within 2 standard errors in .900 (rms of the standardised errors 1.27), in
+the population 1.000 (.55), with the jackknife .900 (1.18); s(z) .899; r2 .898. With the true g, the
+same seeds: .900 (1.29), s(z) .877; the errors of both are correlated by .83. Seeds 1 to 120 with
+the true g: .933 (1.12). So standard errors given the networks are as right as without networks.
 """
 
 import argparse
@@ -63,10 +69,16 @@ def fitted(train: Table, seed: int, network: str) -> dr.FittedModel:
     )
 
 
+def errors_of_smooth(model: dr.FittedModel) -> np.ndarray:
+    """Errors of s(z), which is centred over the rows, in standard errors on a grid."""
+    curve = model.partial_effect("s(z)", grid={"z": np.linspace(0.02, 0.98, 49)})
+    truth = np.sin(2 * np.pi * curve["z"]) - np.mean(np.sin(2 * np.pi * model.frame["z"]))
+    return ((curve["effect"] - truth) / curve["se"]).to_numpy()
+
+
 def judged(model: dr.FittedModel, test: Table) -> dict[str, float]:
     """Errors in standard errors, and R2 of the network's part."""
-    curve = model.partial_effect("s(z)", grid={"z": np.linspace(0.02, 0.98, 49)})
-    off = (curve["effect"] - np.sin(2 * np.pi * curve["z"])) / curve["se"]
+    off = errors_of_smooth(model)
     deep = model.predict(test, "terms")["loc", "photo(image)"]
     # a term is known up to a constant
     residual = (test["g"] - test["g"].mean()) - (deep - deep.mean())
@@ -105,6 +117,19 @@ def attainable(train: Table, test: Table) -> float:
     return 1 - float(np.var(test["g"] - np.mean(outputs, axis=0)) / np.var(test["g"]))
 
 
+def known(seeds: list[int]) -> None:
+    """Print the same shares of fits that know the network's part."""
+    slopes, within = [], []
+    for seed in seeds:
+        table = {name: column for name, column in simulate(seed)[0].items() if name != "image"}
+        model = dr.fit("y ~ x + s(z) + offset(g)", table, verbose=0)
+        slopes.append((model.coef["loc", "x"] - 0.5) / model.std_error["loc", "x"])
+        within.append(np.mean(np.abs(errors_of_smooth(model)) < 2))
+    rms = np.sqrt(np.mean(np.square(slopes)))
+    share = np.mean(np.abs(slopes) < 2)
+    print(f"true g: slope within 2 se {share:.3f} (rms {rms:.2f}), s(z) {np.mean(within):.3f}")
+
+
 def summarised(network: str, rows: list[dict[str, float]]) -> None:
     """Print shares of the seeds, and means over them."""
     cells = []
@@ -122,7 +147,11 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3])
     parser.add_argument("--network", nargs="*", default=["cnn", "mlp"], choices=["cnn", "mlp"])
     parser.add_argument("--keras", action="store_true")
+    parser.add_argument("--known", action="store_true")
     arguments = parser.parse_args()
+    if arguments.known:
+        known(arguments.seeds)
+        return
     every: dict[str, list[dict[str, float]]] = {}
     for seed in arguments.seeds:
         train, test = simulate(seed)
