@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from deepregress.scoring import compare as compare
     from deepregress.solvers.base import Training as Training
     from deepregress.sparse_path import path as path
+    from deepregress.survival_plotting import plot_calibration as plot_calibration
+    from deepregress.survival_plotting import plot_cumulative_incidence as plot_cumulative_incidence
+    from deepregress.survival_plotting import plot_survival as plot_survival
 
 __version__ = "0.1.0"
 
@@ -71,6 +74,9 @@ _HOME = {
     "networks": "deepregress.networks",
     "orthogonal": "deepregress.orthogonal",
     "path": "deepregress.sparse_path",
+    "plot_calibration": "deepregress.survival_plotting",
+    "plot_cumulative_incidence": "deepregress.survival_plotting",
+    "plot_survival": "deepregress.survival_plotting",
     "proportionality": "deepregress.proportional_hazards",
     "schoenfeld_residuals": "deepregress.proportional_hazards",
     "split_at": "deepregress.followup",
