@@ -92,7 +92,7 @@ def response(name: str, x: Any, rng: np.random.Generator) -> Any:
     eta[:, 0] += 0.5 * np.sin(6 * x)
     if name == "mixture":
         eta[:, 1] += 5.0
-    return np.asarray(family.sample(eta, 1, seed=1))[0].astype(float)
+    return np.asarray(family.sample(eta, 1, seed=2))[0].astype(float)
 
 
 def spoilt(name: str, y: Any, x: Any, rng: np.random.Generator) -> Iterator[Input]:

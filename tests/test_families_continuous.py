@@ -260,9 +260,9 @@ EXTREME = [
 
 REFUSED = {
     ("shash", "outlier"), ("shash", "two values"), ("gev", "two values"), ("gpd", "steady"),
-    *(("tweedie", kind) for kind in ("huge", "tiny", "outlier", "decades")),
+    ("tweedie", "steady"),
 }  # fmt: skip
-"""No maximum: tails or shapes run to infinity; without zeros a Tweedie power runs to 2, a gamma."""
+"""No maximum: tails or shapes run to infinity."""
 
 
 @pytest.mark.filterwarnings("ignore::deepregress.errors.ConvergenceWarning")
@@ -279,3 +279,14 @@ def test_extreme_responses_end_in_a_finite_fit_or_in_our_error(name, kind, y):
     assert not np.isnan(model.std_error).any()
     for which in ("mean", "median", "params"):
         assert not np.isnan(np.asarray(model.predict(which=which))).any()
+
+
+def test_without_zeros_a_tweedie_is_a_gamma():
+    y = POSITIVE["tiny"]
+    table = {"x": np.linspace(-1.0, 1.0, len(y)), "y": y}
+    tweedie, gamma = (fit("y ~ x", table, name) for name in ("tweedie", "gamma"))
+    assert tweedie.predict(which="params")["power"].max() == pytest.approx(2.0, abs=1e-6)
+    np.testing.assert_allclose(tweedie.coef[:2], gamma.coef[:2], atol=1e-6)
+    # the dispersion of the gamma family is not that of maximum likelihood
+    assert tweedie.loglik == pytest.approx(gamma.loglik, abs=0.01)
+    assert tweedie.loglik > gamma.loglik

@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from deepregress.bijectors import Tensor
 from deepregress.errors import FamilyError, PredictionError
+from deepregress.families import numerical
 from deepregress.families.base import Family, Parameter, Value, family
 from deepregress.groups import member
 from deepregress.linalg import Array, Matrix, Vector
@@ -175,7 +176,7 @@ class Averaged(Family):
     def sample(self, eta: Matrix, n: int, *, seed: int) -> Array:
         draws = self.base.sample(self._rows(eta), n, seed=seed)
         draws = draws.reshape(n, self.n_members, len(eta), *draws.shape[2:])
-        chosen = np.random.default_rng(seed).integers(self.n_members, size=(n, len(eta)))
+        chosen = numerical.generator(seed).integers(self.n_members, size=(n, len(eta)))
         return np.asarray(draws[np.arange(n)[:, None], chosen, np.arange(len(eta))])
 
     def row_log_likelihood(self, rows: Mapping[str, Array], eta: Matrix) -> Vector:

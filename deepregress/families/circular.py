@@ -21,6 +21,7 @@ import scipy.stats
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor, link
+from deepregress.families import numerical
 from deepregress.families.base import Parameter, Value, register
 from deepregress.families.integrated import Integrated
 from deepregress.families.special import log_bessel_i0e
@@ -93,7 +94,7 @@ class VonMises(Integrated):
 
     def sample(self, eta: Matrix, n: int, *, seed: int) -> Array:
         theta = self.parameters_at(eta)
-        draws = np.random.default_rng(seed).vonmises(
+        draws = numerical.generator(seed).vonmises(
             theta["loc"], theta["concentration"], size=(n, len(eta))
         )
         return np.asarray(draws)

@@ -28,6 +28,7 @@ import tensorflow_probability as tfp
 
 from deepregress.bijectors import Tensor, link
 from deepregress.errors import FamilyError, ResponseError
+from deepregress.families import numerical
 from deepregress.families.base import Family, Parameter, Value, family, register
 from deepregress.groups import member
 from deepregress.linalg import Array, Matrix, Vector
@@ -193,7 +194,7 @@ class Mixture(Family):
             ]
         )
         ends = np.cumsum(self.gate_probabilities(eta), axis=1)[:, :-1]
-        u = np.random.default_rng(seed).uniform(size=(n, len(eta)))
+        u = numerical.generator(seed).uniform(size=(n, len(eta)))
         chosen = np.sum(u[:, :, None] > ends, axis=2)
         return np.asarray(np.take_along_axis(draws, chosen[None], axis=0)[0])
 

@@ -72,7 +72,7 @@ def _shift(x: Tensor, order: int) -> Tensor:
     steps = x[..., None] + tf.range(_STIRLING_FROM, dtype=x.dtype)
     if order == 0:
         logs = (end - 0.5) * tf.math.log(end) - (x - 0.5) * tf.math.log(x)
-        return logs - _STIRLING_FROM - tf.reduce_sum(tf.math.log(steps), axis=-1)
+        return logs - _STIRLING_FROM - tf.math.log(tf.reduce_prod(steps, axis=-1))
     m = order
     inverse, inverse_end, inverse_x = 1.0 / steps, 1.0 / end, 1.0 / x
     total = tf.reduce_sum(_power(inverse, m), axis=-1)

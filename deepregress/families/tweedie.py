@@ -11,8 +11,8 @@ This is Dunn & Smyth's series with the exponential of its largest term taken out
 carries it, so that a small dispersion costs no digits. h_j is a bump around j = m of width
 s = sqrt(m / (1 + a)). Where few terms matter they are summed one by one; where s is large, a sum
 over every k-th j times k equals the whole sum up to exp(-2 pi^2 (s / k)^2) (Poisson summation), so
-a fixed number of terms serves every row. The terms j carry no derivative, f is smooth in all
-parameters.
+that no row needs more than MAX_TERMS and most need twenty. The terms j carry no derivative, f is
+smooth in all parameters.
 
 References: Dunn & Smyth (2005), doi:10.1007/s11222-005-4070-y; Jorgensen (1997), The Theory of
 Dispersion Models, ch. 4.
@@ -32,16 +32,20 @@ import scipy.special
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor, link
+from deepregress.families import numerical
 from deepregress.families.base import Parameter, Value, register
 from deepregress.families.integrated import Integrated
 from deepregress.families.moments import weighted_moments
 from deepregress.families.special import stirling_derivative, stirling_remainder
 from deepregress.linalg import Array, Matrix, Vector
 
-TERMS = 128
-WIDTHS = 10.0
-"""Terms of the series, and half the range they cover in widths s where s > 6: the terms left out,
-also those below j = 1, are below exp(-35) of the largest. Strides are at most 0.16 s."""
+WIDTHS_BELOW, WIDTHS_ABOVE, FEW_TERMS = 9.0, 11.0, 12.0
+"""The terms of the series reach so many widths s to both sides of m, and this many beyond: those
+left out are below exp(-35) of the largest."""
+SMOOTH_FROM, PER_WIDTH = 40.0, 0.5
+"""m (1 + a) from which terms are skipped, and the stride in widths: exp(-2 pi^2 4) is lost."""
+BLOCK_OF_TERMS, MAX_TERMS = 8, 128.0
+_N_SUMS = 14
 _LARGEST_LOG = 150.0
 """log y beyond which the density is taken as zero: the cube of the largest j overflows."""
 _LOG_2PI = math.log(2.0 * math.pi)
@@ -197,7 +201,7 @@ class Tweedie(Integrated):
 
     def sample(self, eta: Matrix, n: int, *, seed: int) -> Array:
         rate, shape, unit = self._compound(eta)
-        generator = np.random.default_rng(seed)
+        generator = numerical.generator(seed)
         number = generator.poisson(rate, size=(n, len(eta)))
         # a gamma variable of shape 0 is the point 0
         return np.asarray(unit * generator.gamma(number * shape))
@@ -244,37 +248,101 @@ def _log_sum(log_peak: Tensor, a: Tensor) -> dict[str, Tensor]:
 
     "21" is the second derivative in log m and first in a. They are cumulants of the derivatives of
     h under the weights exp(h_j) / sum: a third-order polynomial in the parameters that carries them
-    is differentiable three times at a fraction of the cost of differentiating the sum.
+    is differentiable three times at a fraction of the cost of differentiating the sum. The sums
+    run over blocks of terms, as many as the row with most of them needs, and are centred at the
+    row's largest term, so that a sum of one term has cumulants of exactly zero.
     """
-    peak = tf.exp(log_peak)
-    j, stride = _terms(peak, a)
-    log_m, m, a = log_peak[:, None], peak[:, None], a[:, None]
-    bump = _bump(j, log_m, m)
-    h = -(1.0 + a) * bump - stirling_remainder(j) - stirling_remainder(j * a)
-    log_sum = tf.reduce_logsumexp(h, axis=1, keepdims=True)
-    weight = tf.exp(h - log_sum)
-
-    def mean(x: Tensor) -> Tensor:
-        return tf.reduce_sum(weight * x, axis=1)
-
-    by_peak = (1.0 + a) * (j - m)
-    by_shape = -bump - j * stirling_derivative(j * a, 1)
-    curved = -(j**2) * stirling_derivative(j * a, 2)
-    first, second = mean(by_peak), mean(by_shape)
-    u, v = by_peak - first[:, None], by_shape - second[:, None]
-    m, scale = m[:, 0], 1.0 + a[:, 0]
+    terms = _Terms.of(log_peak, a)
+    n_blocks = tf.reduce_max(terms.count) / BLOCK_OF_TERMS
+    start = (tf.zeros([], a.dtype), tf.zeros_like(a)[:, None] * tf.zeros([1, _N_SUMS], a.dtype))
+    _, sums = tf.while_loop(
+        lambda block, _: block < n_blocks,
+        lambda block, sums: (block + 1.0, sums + terms.sums(block * BLOCK_OF_TERMS)),
+        start,
+    )
+    total, *moments = tf.unstack(sums, axis=1)
+    u, v, uu, uv, vv, uuu, uuv, uvv, vvv, c, cu, cv, d = (m / total for m in moments)
+    m, scale = tf.exp(log_peak), 1.0 + a
+    # cumulants from moments about the largest term
+    var_u, cov, var_v = uu - u * u, uv - u * v, vv - v * v
     return {
-        "00": log_sum[:, 0] + tf.math.log(stride),
-        "10": first,
-        "01": second,
-        "20": mean(u * u) - scale * m,
-        "11": mean(u * v) + first / scale,
-        "02": mean(v * v) + mean(curved),
-        "30": mean(u**3) - scale * m,
-        "21": mean(u * u * v) + 2.0 * mean(u * u) / scale - m,
-        "12": mean(u * v * v) + 2.0 * mean(u * v) / scale + mean(curved * u),
-        "03": mean(v**3) + 3.0 * mean(curved * v) - mean(j**3 * stirling_derivative(j * a, 3)),
+        "00": terms.largest + tf.math.log(total) + tf.math.log(terms.stride),
+        "10": terms.by_peak + u,
+        "01": terms.by_shape + v,
+        "20": var_u - scale * m,
+        "11": cov + (terms.by_peak + u) / scale,
+        "02": var_v + c,
+        "30": uuu - 3.0 * u * uu + 2.0 * u**3 - scale * m,
+        "21": uuv - v * uu - 2.0 * u * uv + 2.0 * u * u * v + 2.0 * var_u / scale - m,
+        "12": uvv - u * vv - 2.0 * v * uv + 2.0 * u * v * v + 2.0 * cov / scale + cu - c * u,
+        "03": vvv - 3.0 * v * vv + 2.0 * v**3 + 3.0 * (cv - c * v) + d,
     }
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """Terms j of the series of each row and what is summed over them; (n_obs,) each.
+
+    Attributes
+    ----------
+    log_peak, shape : Tensor
+        log m and a.
+    lowest, stride, count : Tensor
+        The terms are lowest + stride (0, 1, ..., count - 1).
+    centre : Tensor
+        The term next to m; `largest`, `by_peak` and `by_shape` are h and its derivatives there.
+    """
+
+    log_peak: Tensor
+    shape: Tensor
+    lowest: Tensor
+    stride: Tensor
+    count: Tensor
+    centre: Tensor
+    largest: Tensor
+    by_peak: Tensor
+    by_shape: Tensor
+
+    @classmethod
+    def of(cls, log_peak: Tensor, a: Tensor) -> _Terms:
+        """Where the series of a row begins, ends and is largest."""
+        m = tf.exp(log_peak)
+        width = tf.sqrt(m / (1.0 + a))
+        # with a stride, nothing may be left below the first term
+        smooth = m * (1.0 + a) > SMOOTH_FROM
+        stride = tf.where(smooth, tf.maximum(PER_WIDTH * width, 1.0), tf.ones_like(m))
+        lowest = tf.maximum(tf.round(m - WIDTHS_BELOW * width), 1.0)
+        highest = m + WIDTHS_ABOVE * width + FEW_TERMS
+        count = tf.minimum(tf.math.ceil((highest - lowest) / stride), MAX_TERMS)
+        below = tf.maximum(tf.floor(m), 1.0)
+        nearer = _bump(below, log_peak, m) <= _bump(below + 1.0, log_peak, m)
+        centre = tf.where(nearer, below, below + 1.0)
+        h, u, v, _, _ = _term(centre, log_peak, m, a)
+        return cls(log_peak, a, lowest, stride, count, centre, h, u, v)
+
+    def sums(self, first: Tensor) -> Tensor:
+        """Sums over terms first, ..., first + BLOCK_OF_TERMS - 1: of the weights and moments."""
+        place = first + tf.range(BLOCK_OF_TERMS, dtype=self.shape.dtype)
+        log_peak, a = self.log_peak[:, None], self.shape[:, None]
+        j = self.lowest[:, None] + self.stride[:, None] * place
+        h, u, v, c, d = _term(j, log_peak, tf.exp(log_peak), a)
+        inside = place < self.count[:, None]
+        weight = tf.exp(tf.where(inside, h - self.largest[:, None], -np.inf))
+        u, v = u - self.by_peak[:, None], v - self.by_shape[:, None]
+        uu, uv, vv = u * u, u * v, v * v
+        columns = (u, v, uu, uv, vv, uu * u, uu * v, u * vv, vv * v, c, c * u, c * v, d)
+        moments = [tf.reduce_sum(weight * column, axis=1) for column in columns]
+        return tf.stack([tf.reduce_sum(weight, axis=1), *moments], axis=1)
+
+
+def _term(j: Tensor, log_m: Tensor, m: Tensor, a: Tensor) -> tuple[Tensor, ...]:
+    """h_j without its constant; its derivatives in log m, in a, and twice and thrice in a."""
+    bump, at = _bump(j, log_m, m), j * a
+    h = -(1.0 + a) * bump - stirling_remainder(j) - stirling_remainder(at)
+    by_shape = -bump - j * stirling_derivative(at, 1)
+    curved = -(j * j) * stirling_derivative(at, 2)
+    third = -(j * j * j) * stirling_derivative(at, 3)
+    return h, (1.0 + a) * (j - m), by_shape, curved, third
 
 
 def _bump(j: Tensor, log_m: Tensor, m: Tensor) -> Tensor:
@@ -284,15 +352,6 @@ def _bump(j: Tensor, log_m: Tensor, m: Tensor) -> Tensor:
     safe = tf.where(small, tf.ones_like(m), m)
     delta = (j - safe) / safe
     return tf.where(small, far, safe * ((1.0 + delta) * tf.math.log1p(delta) - delta))
-
-
-def _terms(peak: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """The terms j (n_obs, TERMS) and the stride between them (n_obs,)."""
-    half = 0.5 * (TERMS - 1)
-    stride = tf.maximum(WIDTHS * tf.sqrt(peak / (1.0 + a)) / half, 1.0)
-    lowest = tf.maximum(tf.round(peak - half * stride), 1.0)
-    place = tf.range(TERMS, dtype=peak.dtype)
-    return lowest[:, None] + stride[:, None] * place, stride
 
 
 def _log(x: Vector) -> Vector:
