@@ -23,6 +23,7 @@ import scipy.stats
 
 from deepregress.basis.random_effect import RandomEffect
 from deepregress.goodness import Fit, Goodness
+from deepregress.groups import groups, members
 from deepregress.network_noise import ABOUT
 from deepregress.prediction import Deep
 from deepregress.printing import LEGEND, printed, short
@@ -31,6 +32,8 @@ from deepregress.sparse_tables import SparseTables
 from deepregress.term_tests import term_test
 from deepregress.terms.smooth import SmoothColumns
 from deepregress.variance_components import RESIDUAL, raw_scale
+
+INTERCEPT = "(Intercept)"
 
 
 def parametric_table(model: Fit, weight: float) -> pd.DataFrame:
@@ -250,8 +253,8 @@ class Summary:
     def __str__(self) -> str:
         """Return the text that R would print."""
         lines = self._head()
-        for parameter in self.formulas:
-            lines += self._section(parameter)
+        for group in groups(self.formulas):
+            lines += self._group(group)
         lines += ["---", LEGEND, ""] if len(self.parametric) + len(self.smooth) else []
         return "\n".join([*lines, *self._foot()])
 
@@ -272,24 +275,45 @@ class Summary:
         return "".join([*parts, f"<pre>{html.escape(chr(10).join(self._foot()))}</pre>"])
 
     def _head(self) -> list[str]:
-        links = ", ".join(f"{name} {link}" for name, link in self.links.items())
+        links = ", ".join(f"{name} {link}" for name, link in _gathered(self.links).items())
         lines = ["", f"Family: {self.family}", f"Links:  {links}", "Formula:"]
-        width = max(len(name) for name in self.formulas)
-        for name, text in self.formulas.items():
+        formulas = _gathered(self.formulas)
+        width = max(len(name) for name in formulas)
+        for name, text in formulas.items():
             first = f"  {name + ':':<{width + 1}} "
             lines += textwrap.wrap(
                 text, 100, initial_indent=first, subsequent_indent=" " * (len(first) + 4)
             )
         return [*lines, ""]
 
+    def _group(self, group: str) -> list[str]:
+        """Sections of the parameters of a group; one table of thresholds and their like."""
+        names = members(group, self.formulas)
+        own = {name: _rows_of(self.parametric, name) for name in names}
+        others = (self.smooth, self.deep)
+        single = len(names) == 1 or group == next(iter(groups(self.formulas)))
+        if single or any(len(_rows_of(table, name)) for table in others for name in names):
+            return [line for name in names for line in self._section(name)]
+        if self.sparse is not None and any(self.sparse.lines(name) for name in names):
+            return [line for name in names for line in self._section(name)]
+        for name, table in own.items():
+            element = name.removeprefix(f"{group}[")[:-1]
+            labels = [element if each == INTERCEPT else f"{element} {each}" for each in table.index]
+            own[name] = table.set_axis(pd.Index(labels), axis=0)
+        whole = pd.concat(own.values())
+        return [f"--- {group} ---", *self._coefficients(whole)] if len(whole) else []
+
+    def _coefficients(self, table: pd.DataFrame) -> list[str]:
+        z = self.test_names[0]
+        header = ["Estimate", "Std. Error", f"{z} value", f"Pr(>|{z}|)"]
+        return ["Parametric coefficients:", *printed(table, header, joint=2), ""]
+
     def _section(self, parameter: str) -> list[str]:
-        z, chi = self.test_names
+        chi = self.test_names[1]
         lines: list[str] = []
         coefficients = _rows_of(self.parametric, parameter)
         if len(coefficients):
-            lines += ["Parametric coefficients:"]
-            header = ["Estimate", "Std. Error", f"{z} value", f"Pr(>|{z}|)"]
-            lines += [*printed(coefficients, header, joint=2), ""]
+            lines += self._coefficients(coefficients)
         smooths = _rows_of(self.smooth, parameter)
         if len(smooths):
             lines += ["Approximate significance of smooth terms:"]
@@ -343,6 +367,16 @@ def _rows_of(table: pd.DataFrame, parameter: str) -> pd.DataFrame:
     if parameter not in table.index.get_level_values(0):
         return table.iloc[:0]
     return table.loc[[parameter]].droplevel(0)
+
+
+def _gathered(of: Mapping[str, str]) -> dict[str, str]:
+    """What parameters have, by group where all of a group have the same."""
+    found: dict[str, str] = {}
+    for group in groups(of):
+        names = members(group, of)
+        same = len({of[name] for name in names}) == 1
+        found |= {group: of[names[0]]} if same else {name: of[name] for name in names}
+    return found
 
 
 def _named(table: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:

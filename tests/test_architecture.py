@@ -112,7 +112,7 @@ FLOORS = {
     12.7: ("competing_risks", "proportional_hazards"),
     12.8: ("survival_plotting",),
     13: ("model",),
-    13.2: ("scoring",),
+    13.2: ("scoring", "nominal_effects"),
     13.5: ("sparse_path", "ensemble_fit", "cross_validation", "estimator"),
     14: ("",),
 }
