@@ -211,13 +211,14 @@ def anonymous():
     line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))
     return int(line.split()[1]) / 1024
 
-path, n, rng = sys.argv[1], int(sys.argv[2]), np.random.default_rng(0)
+path, n, formula, rng = sys.argv[1], int(sys.argv[2]), sys.argv[3], np.random.default_rng(0)
+options = {"training": dr.Training(epochs=1, crossfit=False), "seed": 1, "verbose": 0}
 small = {name: rng.random(2000) for name in ("x", "z", "y")}
-dr.fit("y ~ s(x, k=40) + s(z, k=40)", small, verbose=0)
+dr.fit(formula, small, **options)
 with pq.ParquetWriter(path, pa.schema([(name, pa.float64()) for name in small])) as writer:
     for _ in range(0, n, 100_000):
         block = {name: rng.random(100_000) for name in small}
-        block["y"] += np.sin(6 * block["x"])
+        block["y"] += np.sin(6 * block["x"]) + np.sin(6 * block["z"])
         writer.write_table(pa.table(block))
 before, most = anonymous(), [0.0]
 
@@ -227,8 +228,9 @@ def watch():
         time.sleep(0.02)
 
 threading.Thread(target=watch, daemon=True).start()
-model = dr.fit("y ~ s(x, k=40) + s(z, k=40)", path, verbose=0)
+model = dr.fit(formula, path, **options)
 str(model.summary())
+assert model.deep is None or model.deep.effects[0].multiplier > 0
 print(sum(unit.X.nbytes for unit in model.stored.objective.units) / 2**20, most[0] - before)
 """
 
@@ -237,11 +239,24 @@ print(sum(unit.X.nbytes for unit in model.stored.objective.units) / 2**20, most[
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """A design of 1.2 GiB; what a fit holds is a sample of the rows, some batches, some chunks."""
-    arguments = [sys.executable, "-c", MEASURE, str(tmp_path / "t.parquet"), "2000000"]
-    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
-    design, held = (float(number) for number in done.stdout.split())
+    design, held = measured("y ~ s(x, k=40) + s(z, k=40)", tmp_path)
     assert design > 1200
     assert held < 400
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_of_networks_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    """About 190 MiB whatever the rows (benchmarks/parquet.py): no array of all rows is a tensor."""
+    _, held = measured("y ~ s(x) + deep(z)", tmp_path)
+    assert held < 320
+
+
+def measured(formula: str, folder: Path) -> list[float]:
+    """MiB of the design, and those held by a fit to 2,000,000 rows on disk."""
+    arguments = [sys.executable, "-c", MEASURE, str(folder / "t.parquet"), "2000000", formula]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    return [float(number) for number in done.stdout.split()]
 
 
 # -- errors ----------------------------------------------------------------------------------------
