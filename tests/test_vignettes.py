@@ -34,7 +34,11 @@ def run(path: Path, folder: Path) -> str:
 @pytest.mark.parametrize("path", VIGNETTES, ids=lambda path: path.stem)
 def test_vignette_runs_and_says_what_its_text_claims(path: Path, tmp_path: Path) -> None:
     text = run(path, tmp_path)
-    checks = {"quickstart": check_quickstart, "custom_family": check_custom_family}
+    checks = {
+        "quickstart": check_quickstart,
+        "custom_family": check_custom_family,
+        "drift": check_drift,
+    }
     check = checks.get(path.stem)
     assert check is not None, "say here what the vignette claims"
     check(text.splitlines())
@@ -72,3 +76,20 @@ def check_custom_family(lines: list[str]) -> None:
     mean, _, sd = values["residuals: mean"]
     assert abs(float(mean.rstrip(","))) < 0.1
     assert abs(float(sd) - 1.0) < 0.1
+
+
+def check_drift(lines: list[str]) -> None:
+    rows = [line.split() for line in lines if line.startswith(("normal", "gamma", "drift"))]
+    aic = {row[0]: float(row[3]) for row in rows if len(row) == 4}
+    assert aic["drift"] < aic["gamma"] - 10 < aic["normal"] - 20
+    # the gain on patients not seen is above that of the gamma, and above twice its standard error
+    gain = {row[0]: (float(row[2]), float(row[4].rstrip(")"))) for row in rows if len(row) == 5}
+    assert gain["drift"][0] > 2 * gain["drift"][1]
+    assert gain["drift"][0] > gain["gamma"][0]
+    # the spread grows with the body mass index in the normal model only
+    cells = next(line for line in lines if line.startswith("scale bmi")).replace("(", " ")
+    normal, normal_se, drift, drift_se = (float(each.rstrip(")")) for each in cells.split()[2:])
+    assert normal > 2 * normal_se
+    assert abs(drift) < drift_se
+    used = next(line for line in lines if line.startswith("degrees of freedom of the network"))
+    assert 1.5 < float(used.split()[-1]) < 10
