@@ -6,9 +6,12 @@ coefficients and effects are their means, with the variance between members adde
 
     eta_m + delta,  delta ~ N(0, T),  T = mean of Cov(eta_m) + (1 + 1/M) B
 
-so that limits keep the bounds of what they are limits of, and contain the estimate. The place of
-transformation models, whose average on the transformation scale keeps their structure (Kook et al.
-2022), is `families.averaged`: until it is there they are mixtures as all others.
+so that limits keep the bounds of what they are limits of, and contain the estimate.
+
+A mixture of proportional-odds models is none. With average="transformation" the members' h and
+shifts are averaged instead, F((1/M) sum_m h_m(y | x)): their predictors, as h is linear in them.
+The ensemble is a model of the same family then, its coefficients the means of the members', and its
+log score at least the mean of theirs where F has a log-concave density (Jensen).
 
 References: Lakshminarayanan, Pritzel & Blundell (2017), arXiv:1612.01474; Kook, Goetschi, Baumann,
 Hothorn & Sick (2022), arXiv:2205.12729; Rubin (1987).
@@ -27,12 +30,17 @@ import numpy as np
 import pandas as pd
 
 from deepregress import effects, grids, quantities, rubin, saved
-from deepregress.errors import FitError
+from deepregress.errors import FitError, suggestion
 from deepregress.families import Family
 from deepregress.families.averaged import averaged
+from deepregress.families.ordinal import Ordinal
+from deepregress.families.transformation import AUTOREGRESSION, SCALE, Transformation
 from deepregress.fitted import Exclude, FittedModel, indexed
+from deepregress.groups import members
 from deepregress.linalg import Array, Matrix
 from deepregress.prediction import Labels
+
+MIXTURE, TRANSFORMATION = AVERAGES = ("mixture", "transformation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +50,8 @@ class Ensemble:
     Parameters
     ----------
     members : tuple of FittedModel
+    average : {"mixture", "transformation"}
+        What is averaged: distributions, or transformations and shifts.
 
     Examples
     --------
@@ -58,6 +68,7 @@ class Ensemble:
     """
 
     members: tuple[FittedModel, ...] = field(repr=False)
+    average: str = MIXTURE
 
     def __post_init__(self) -> None:
         """Refuse an ensemble of nothing, or of different models."""
@@ -67,6 +78,11 @@ class Ensemble:
         for model in self.members[1:]:
             if (model.formula, model.family) != (first.formula, first.family):
                 raise FitError("the members of an ensemble have one formula and one family")
+        if self.average not in AVERAGES:
+            hint = suggestion(str(self.average), AVERAGES)
+            raise FitError(f"average={self.average!r} is not one of {', '.join(AVERAGES)}{hint}")
+        if self.average == TRANSFORMATION:
+            _check_linear(first)
 
     # -- estimates ---------------------------------------------------------------------------------
 
@@ -145,7 +161,8 @@ class Ensemble:
             tuple(
                 model.with_uncertainty(networks, samples=samples, seed=seed)
                 for model in self.members
-            )
+            ),
+            self.average,
         )
 
     def partial_effect(
@@ -186,7 +203,7 @@ class Ensemble:
         exclude: Exclude = None,
         parameter: str | None = None,
     ) -> Any:
-        """Predict from the mixture of the members' distributions.
+        """Predict from the mixture of the members' distributions, or from the averaged model.
 
         Arguments and result are those of `FittedModel.predict`. "params", "linear" and "terms" are
         means over the members; standard errors and limits hold the variance between them, and what
@@ -209,32 +226,32 @@ class Ensemble:
             return indexed(self._terms(newdata, chosen, excluded, error), newdata)
         each = self._eta(newdata, excluded)
         cov = self._cov(newdata, each, excluded) if error.wanted else None
+        eta = self._joined(each)
         if which in quantities.OF_PREDICTORS:
             answers = [
-                quantities.Answer(self.family, eta, cov, error).of(which, chosen, parameter)
-                for eta in each
+                quantities.Answer(self.family, one, cov, error).of(which, chosen, parameter)
+                for one in (each if self.average == MIXTURE else [eta])
             ]
             return indexed(sum(answers[1:], start=answers[0]) / len(answers), newdata)
-        eta = np.hstack(list(each))
-        if cov is not None:
+        if cov is not None and self.average == MIXTURE:
             cov = np.tile(cov, (1, len(each), len(each)))
         return self._mixed._answer(newdata, which, (eta, cov), at=at, error=error)
 
     def distribution(self, newdata: Any = None) -> Any:
-        """The mixture of each row, a `tfd.Distribution` of batch shape (n_obs,)."""
-        return self._mixture.distribution(np.hstack(list(self._eta(newdata, frozenset()))))
+        """The distribution of each row, a `tfd.Distribution` of batch shape (n_obs,)."""
+        return self._mixture.distribution(self._joined(self._eta(newdata, frozenset())))
 
     def sample(self, newdata: Any = None, n: int = 1, *, seed: int = 0) -> Array:
-        """Draws from the mixture of each row, (n, n_obs)."""
-        eta = np.hstack(list(self._eta(newdata, frozenset())))
+        """Draws from the distribution of each row, (n, n_obs)."""
+        eta = self._joined(self._eta(newdata, frozenset()))
         return self._mixture.sample(eta, n, seed=seed)
 
     def log_score(self, newdata: Any = None) -> float:
-        """Mean log density of the responses under the mixture, natural log; larger is better.
+        """Mean log density of the responses under the ensemble, natural log; larger is better.
 
         Of the training rows (weighted as in the fit) by default.
         """
-        eta = np.hstack(list(self._eta(newdata, frozenset())))
+        eta = self._joined(self._eta(newdata, frozenset()))
         return self._mixed._score(newdata, eta)
 
     def save(self, path: str | Path, *, data: bool = True) -> None:
@@ -246,7 +263,8 @@ class Ensemble:
         data : bool
             Whether the training rows, once for all members, go along.
         """
-        saved.write_several(path, [model._content(data=data) for model in self.members])
+        contents = [model._content(data=data) for model in self.members]
+        saved.write_several(path, contents, average=self.average)
 
     # -- members side by side ----------------------------------------------------------------------
 
@@ -256,6 +274,9 @@ class Ensemble:
 
     @cached_property
     def _mixture(self) -> Family:
+        """Family of the ensemble, whose predictors are those of `_joined`."""
+        if self.average == TRANSFORMATION:
+            return self.family
         return averaged(self.family, len(self.members))
 
     @cached_property
@@ -270,6 +291,10 @@ class Ensemble:
         return np.stack(
             [model._eta(newdata, model._rows(newdata, excluded), excluded) for model in each]
         )
+
+    def _joined(self, each: Matrix) -> Matrix:
+        """Predictors of the ensemble: members side by side, or their means."""
+        return each.mean(axis=0) if self.average == TRANSFORMATION else np.hstack(list(each))
 
     def _cov(self, newdata: Any, eta: Matrix, excluded: Labels) -> Matrix:
         """T of each row, (n_obs, U, U)."""
@@ -307,3 +332,22 @@ class Ensemble:
             table = error.table(value, total, error.symmetric(value, total))
             columns |= {(*key, str(name)): table[name].to_numpy() for name in table}
         return quantities.by_key(columns)
+
+
+def _check_linear(model: FittedModel) -> None:
+    """Refuse an average of transformations that are not linear in the predictors.
+
+    Raises
+    ------
+    FitError
+        The family has no transformation, or a scale or autoregression multiplies it.
+    """
+    if not isinstance(model.family, Transformation | Ordinal):
+        raise FitError(
+            f"average={TRANSFORMATION!r} is for family 'ordinal' and transformation models, not "
+            f"{model.family.name!r}"
+        )
+    for name in (SCALE, *members(AUTOREGRESSION, model.designs)):
+        design = model.designs.get(name)
+        if design is not None and (design.n_coef or design.networks):
+            raise FitError(f"average={TRANSFORMATION!r}: {name!r} multiplies the transformation")

@@ -44,6 +44,7 @@ def ensemble(
     family: str | Family = "normal",
     *,
     members: int = 5,
+    average: str = "mixture",
     link: str | Mapping[str, Any] | None = None,
     networks: Mapping[str, Any] | None = None,
     weights: str | Sequence[float] | Array | None = None,
@@ -67,6 +68,9 @@ def ensemble(
     ----------
     members : int
         Number of fits.
+    average : {"mixture", "transformation"}
+        What is averaged: the members' distributions, or the transformations and shifts of ordinal
+        and transformation models, whose average is a model of the same family.
     seed : int, optional
         The first member is the fit of this seed, the others have seeds derived from it.
     formula, data, family, link, networks, weights, method, training, orthogonalize : see `fit`
@@ -110,7 +114,8 @@ def ensemble(
         )
         for own in (member_seeds(seed, members) if deep else [seed])
     ]
-    return Ensemble(tuple(map(_with_jackknife, each)) if deep else tuple(each * members))
+    every = tuple(map(_with_jackknife, each)) if deep else tuple(each * members)
+    return Ensemble(every, average)
 
 
 def _with_jackknife(model: FittedModel) -> FittedModel:

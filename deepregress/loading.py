@@ -25,6 +25,7 @@ def load(path: str | Path) -> FittedModel | Ensemble:
     array([390.1])
     """
     content = saved.read(path)
-    if isinstance(content, list):
-        return Ensemble(tuple(FittedModel(**each) for each in content))
+    if "members" in content:
+        members = tuple(FittedModel(**each) for each in content["members"])
+        return Ensemble(members, content["average"])
     return FittedModel(**content)

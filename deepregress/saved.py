@@ -39,14 +39,15 @@ def write(path: str | Path, content: Mapping[str, Any]) -> None:
     codec.write(path, tree, arrays=arrays)
 
 
-def write_several(path: str | Path, contents: Sequence[Mapping[str, Any]]) -> None:
+def write_several(path: str | Path, contents: Sequence[Mapping[str, Any]], *, average: str) -> None:
     """Write the fields of the members of an ensemble; what they share is stored once."""
-    tree, arrays = codec.encode([_storable(content) for content in contents])
+    members = [_storable(content) for content in contents]
+    tree, arrays = codec.encode({"members": members, "average": average})
     codec.write(path, tree, arrays=arrays)
 
 
-def read(path: str | Path) -> dict[str, Any] | list[dict[str, Any]]:
-    """Return the fields that `write` wrote, or those of each member by `write_several`.
+def read(path: str | Path) -> dict[str, Any]:
+    """Return the fields that `write` wrote, or "members" and "average" of `write_several`.
 
     Raises
     ------
@@ -56,7 +57,10 @@ def read(path: str | Path) -> dict[str, Any] | list[dict[str, Any]]:
     archive = codec.read(path)
     content: Any = codec.decode(archive.tree, archive.arrays)
     if isinstance(content, list):
-        return [_readable(each) for each in content]
+        # a file of the time when there was one average only
+        content = {"members": content, "average": "mixture"}
+    if "members" in content:
+        return {**content, "members": [_readable(each) for each in content["members"]]}
     return _readable(content)
 
 
