@@ -45,7 +45,7 @@ def assemble(
     FormulaError
         A parameter cannot be fixed at the value given.
     FitError
-        There are too few rows to estimate a dispersion.
+        There are too few rows to estimate a dispersion, or a partial likelihood has networks.
     """
     units, inputs = [], {}
     if isinstance(frame, Frame):
@@ -64,13 +64,30 @@ def assemble(
         units.append(Unit(arrays.X, arrays.offset, design.penalties, arrays.levels))
         inputs.update({(parameter.name, label): given for label, given in arrays.inputs.items()})
     objective = Objective(family, response, tuple(units))
+    sparse = any(block.sparsity for design in designs.values() for block in design.columns)
+    networks = any(design.networks for design in designs.values())
     if family.partial:
         _refuse_estimated_strata(objective)
+        _refuse_sums_over_rows(family, needed=sparse or networks)
         objective = objective.densely()
-    sparse = any(block.sparsity for design in designs.values() for block in design.columns)
-    if not sparse and not any(design.networks for design in designs.values()):
+    if not sparse and not networks:
         _refuse_saturation(objective)
     return objective, inputs
+
+
+def _refuse_sums_over_rows(family: Family, *, needed: bool) -> None:
+    """Networks are trained and sparse terms chosen by likelihoods that are sums over rows.
+
+    Raises
+    ------
+    FitError
+        They are needed of a partial likelihood, which is none.
+    """
+    if needed:
+        raise FitError(
+            f"family {family.name!r} has no likelihood of single rows: networks and sparse terms "
+            "need family='cox', the full likelihood"
+        )
 
 
 def _refuse_estimated_strata(objective: Objective) -> None:

@@ -1,6 +1,7 @@
 """Every vignette runs from top to bottom, in a process of its own, and writes its picture."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ def test_vignette_runs_and_says_what_its_text_claims(path: Path, tmp_path: Path)
     checks = {
         "quickstart": check_quickstart,
         "custom_family": check_custom_family,
+        "survival": check_survival,
         "drift": check_drift,
     }
     check = checks.get(path.stem)
@@ -93,3 +95,31 @@ def check_drift(lines: list[str]) -> None:
     assert abs(drift) < drift_se
     used = next(line for line in lines if line.startswith("degrees of freedom of the network"))
     assert 1.5 < float(used.split()[-1]) < 10
+
+
+def check_survival(lines: list[str]) -> None:
+    # of lines with one name the first counts
+    values = {line[:14].strip(): line[14:].split() for line in reversed(lines)}
+    # Nelson-Aalen and Kaplan-Meier are the same up to 1 / n
+    for ours, theirs in zip(values["coxph"], values["Kaplan-Meier"], strict=True):
+        assert abs(float(ours) - float(theirs)) < 0.002
+    rows = (re.fullmatch(r"(\S+) +[\d.]+ +\d +([\d.]+)", line) for line in lines)
+    p = {row[1]: float(row[2]) for row in rows if row}
+    assert max(p["grade"], p["s(lpgr)"]) < 0.05 < p["hormone"]
+    early, later = (
+        float(line.rpartition("(")[0].split()[-1]) for line in lines if "lpgr:C(period)[" in line
+    )
+    assert early < 2.0 * later < 0.0
+    partial, strata, full = (
+        float(line.split()[-2])
+        for line in lines
+        if line.startswith(("partial likelihood", "strata of grade", "full likelihood"))
+    )
+    assert abs(partial - full) < 0.02
+    assert abs(partial - strata) < 0.1
+    # curves are better than lines; the network finds much of them alone, and nothing beside them
+    C, _, brier, score = (float(v) for v in values["smooth"])
+    assert score > float(values["linear"][3]) + 0.05
+    assert brier < float(values["linear"][2])
+    assert abs(float(values["with deep()"][0]) - C) < 0.02
+    assert abs(float(values["deep() alone"][0]) - C) < 0.05

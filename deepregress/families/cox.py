@@ -107,10 +107,7 @@ class CoxPH(Family):
     @property
     def known_baseline(self) -> Baseline:
         if self.baseline is None:
-            raise FitError(
-                "family 'coxph' has no likelihood of single rows: networks and sparse terms need "
-                "family='cox', the full likelihood"
-            )
+            raise FitError("family 'coxph' has no baseline before it is fitted")
         return self.baseline
 
     def _cumulative_hazard(self, y: Array, eta: Matrix) -> Vector:
