@@ -28,6 +28,9 @@ from deepregress.linalg import Array, Matrix, Vector
 # Columns whose sd is below this fraction of their root mean square are constant up to rounding.
 CONSTANT = 1e-10
 
+SELECT = ("bic", "ebic", "cv", "cv1se")
+"""What can choose lam on a path."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sparsity:

@@ -36,6 +36,7 @@ from deepregress.fitted import FittedModel
 from deepregress.flow_fit import further_rounds, joint, learns, refitted
 from deepregress.formula import ParsedModel, expand, parse, with_strata
 from deepregress.inference import Inference
+from deepregress.input_selection import select_inputs, selects
 from deepregress.keras_models import Shared
 from deepregress.linalg import Array
 from deepregress.networks import reading_of, resolve
@@ -267,6 +268,12 @@ def fit_bound(
         kept = seed_in(training.checkpoint)
         seed = secrets.randbits(31) if kept is None else kept
     structured, sparse = structured or structured_solver(method), bool(placed(bound.designs))
+    if selects(bound.designs):
+        choose = partial(select_inputs, structured=structured, trainer=train, training=training)
+        given = bound.designs, bound.inputs, parts
+        designs, inputs = choose(*given, bound.objective, seed=seed or 0)
+        bound = replace(bound, designs=designs, inputs=inputs)
+        parts = _parts(designs, inputs, networks, bound.objective)
     if learns(bound.objective) and not sparse:
         objective, structured = joint(bound.objective, structured)
         bound = replace(bound, objective=objective)

@@ -178,7 +178,19 @@ def summarise(
         random=random_effects(model),
         statistics=statistics,
         sparse=SparseTables.of(model),
+        inputs=selected_inputs(model),
     )
+
+
+def selected_inputs(model: Fit) -> pd.DataFrame:
+    """Of networks that chose among their inputs: each input and whether it stayed."""
+    rows, index = [], []
+    for unit in model.predictors.units:
+        for block in (each for each in unit.design.networks if each.selects):
+            rows += [(name, True) for name in block.arguments]
+            rows += [(name, False) for name in block.left_out]
+            index += [(unit.parameter, block.label)] * (len(rows) - len(index))
+    return _table(rows, index, ["input", "stays"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,6 +245,8 @@ class Summary:
         Standard deviations of random effects and residuals by (parameter, term).
     statistics : Statistics
     sparse : SparseTables or None
+    inputs : DataFrame
+        Of networks with `select=True`: input, stays; by (parameter, term).
     """
 
     family: str
@@ -244,6 +258,7 @@ class Summary:
     random: pd.Series = field(repr=False)
     statistics: Statistics = field(repr=False)
     sparse: SparseTables | None = field(default=None, repr=False)
+    inputs: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     @property
     def test_names(self) -> tuple[str, str]:
@@ -324,8 +339,18 @@ class Summary:
         if len(deep):
             lines += ["Deep terms (scores on rows that the networks were not trained on):"]
             header = ["Multiplier", "SD of effect", "Log score gain", "Std. Error"]
-            lines += [*printed(deep, header, joint=0), ""]
+            lines += [*printed(deep, header, joint=0), *self._kept_inputs(parameter), ""]
         return [f"--- {parameter} ---", *lines] if lines and len(self.formulas) > 1 else lines
+
+    def _kept_inputs(self, parameter: str) -> list[str]:
+        """Inputs that stay, one line for each network that chose."""
+        lines = []
+        for term, own in self.inputs.groupby(level=list(self.inputs.index.names), sort=False):
+            if term[0] == parameter:
+                names = ", ".join(own.loc[own["stays"], "input"])
+                lines.append(f"Inputs of {term[1]} that stay, {own['stays'].sum()} of {len(own)}:")
+                lines += textwrap.wrap(names, 96, initial_indent="  ", subsequent_indent="  ")
+        return lines
 
     def _foot(self) -> list[str]:
         s, fit = self.statistics, self.statistics.goodness

@@ -86,7 +86,7 @@ FLOORS = {
     10.1: ("sparse",),
     10.2: ("sparse_fit", "flow_fit"),
     10.25: ("selection",),
-    10.3: ("corrected",),
+    10.3: ("corrected", "input_selection"),
     7.4: ("network_features",),
     10.4: ("new_levels", "level_tests", "network_noise"),
     10.5: ("prediction",),

@@ -20,13 +20,9 @@ from dataclasses import dataclass, replace
 from deepregress.data import Frame
 from deepregress.formula import Call
 from deepregress.gating import Sparsity
-from deepregress.terms import options
 from deepregress.terms.base import NetworkBlock, Term, check_options, register
 from deepregress.terms.deep import DeepTerm, deep
-from deepregress.terms.sparse import SELECT
-
-DEPTH = 3
-"""Factors of a gate."""
+from deepregress.terms.options import gate
 
 
 @dataclass(frozen=True)
@@ -73,17 +69,4 @@ def nam(call: Call) -> AdditiveNetworks:
     calls = [replace(call, name="deep", args=(each,), kwargs=shared) for each in call.args]
     parts = tuple(replace(deep(each), label=f"nam({each.args[0]})") for each in calls)
     names = dict.fromkeys(name for part in parts for name in part.variables)
-    return AdditiveNetworks(label, tuple(names), parts, gate_option(call, label))
-
-
-def gate_option(call: Call, label: str) -> Sparsity | None:
-    """What `select=` and `lam=` ask of the multipliers of networks: True is "bic"."""
-    select = call.kwargs.get("select", False)
-    lam = options.number(call, "lam", lambda value: value >= 0, "a number >= 0")
-    if select is False and lam is None:
-        return None
-    criterion = "bic" if isinstance(select, bool) else select
-    if criterion not in SELECT:
-        allowed = ", ".join(("True", "False", *SELECT))
-        raise call.error(f"select must be one of {allowed}, got {options.shown(select)}.")
-    return Sparsity(label, (0,), (False,), lam, DEPTH, select=str(criterion), refit=True)
+    return AdditiveNetworks(label, tuple(names), parts, gate(call, label))

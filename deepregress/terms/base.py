@@ -167,6 +167,12 @@ class NetworkBlock:
         that share a variable with it.
     gate : Sparsity or None
         Of its multiplier, where the whole network may leave the model.
+    arguments : tuple of str
+        Columns and expressions that it is fed with, one for each input of the recipe.
+    selects : bool
+        Whether only those of them stay that the response depends on.
+    left_out : tuple of str
+        Those that did not stay.
     """
 
     label: str
@@ -175,6 +181,9 @@ class NetworkBlock:
     recipe: Inputs
     orthogonal_to: str | None = None
     gate: Sparsity | None = None
+    arguments: tuple[str, ...] = ()
+    selects: bool = False
+    left_out: tuple[str, ...] = ()
 
     def evaluate(self, frame: Frame) -> tuple[Array | StoredArray, ...]:
         """Return the inputs for the rows of a frame, each of shape (n_obs, ...)."""

@@ -11,7 +11,8 @@ user. An argument is a column or an expression, or says itself how it is read:
 Otherwise numbers are standardised, factors are what the network reads (`Reading`), and arrays
 (n, ...) go to a user's network as they are; the default network takes arrays (n, d) as d numbers.
 Which structured columns the network is made orthogonal to is decided by the design, which knows
-them.
+them. With `select=True` a gate stands before each argument of the default network (module
+`input_selection`), or one behind a network of the user (`selection`): what tells nothing leaves.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ import pandas as pd
 from deepregress.data import Frame
 from deepregress.errors import DataError, NetworkError, listing, suggestion
 from deepregress.formula import Call, Code, expression_variables, nested
+from deepregress.gating import Sparsity
 from deepregress.linalg import Array
 from deepregress.pictures import check_files
 from deepregress.reading import AS_COLUMNS, BY_DEFAULT, Reading, TextReading
+from deepregress.stored import StoredArray
 from deepregress.terms.base import NetworkBlock, Term, check_options, name_option, numbers, register
 from deepregress.terms.inputs import (
     AsGiven,
@@ -41,6 +44,7 @@ from deepregress.terms.inputs import (
     StandardisedArray,
     Tokens,
 )
+from deepregress.terms.options import flag, gate
 from deepregress.vocabulary import FIRST_WORD, Vocabulary, usual_length
 
 READERS: Mapping[str, tuple[str, ...]] = {
@@ -93,6 +97,10 @@ class DeepTerm(Term):
         The option as text.
     reading : Reading
         How the network reads columns.
+    selects : bool
+        Whether only inputs stay that the response depends on.
+    gate : Sparsity or None
+        Of the whole network, where it may leave the model.
     """
 
     label: str
@@ -101,6 +109,8 @@ class DeepTerm(Term):
     network: str
     orthogonal_to: str | None
     reading: Reading = AS_COLUMNS
+    selects: bool = False
+    gate: Sparsity | None = None
 
     def bind(self, frame: Frame) -> tuple[NetworkBlock, ...]:
         """Learn means, standard deviations, levels, vocabularies and shapes from the training rows.
@@ -114,7 +124,18 @@ class DeepTerm(Term):
         """
         inputs = tuple(self._input(frame, each) for each in self.arguments)
         recipe = NetworkInputs(self.label, inputs)
-        return (NetworkBlock(self.label, self.variables, self.network, recipe, self.orthogonal_to),)
+        return (
+            NetworkBlock(
+                label=self.label,
+                variables=self.variables,
+                network=self.network,
+                recipe=recipe,
+                orthogonal_to=self.orthogonal_to,
+                gate=self.gate,
+                arguments=tuple(each.text for each in self.arguments),
+                selects=self.selects,
+            ),
+        )
 
     def _input(self, frame: Frame, argument: Argument) -> Input:
         name = argument.text.strip("`")
@@ -204,22 +225,59 @@ class DeepTerm(Term):
 
 @register("deep")
 def deep(call: Call) -> DeepTerm:
-    """Read `deep(x1, x2, net="name", orthogonal_to=...)`; any other name is a user's network."""
+    """Read `deep(x1, x2, net="name", orthogonal_to=..., select=True)`; else a user's network."""
     named = call.name != "deep"
-    check_options(call, ("orthogonal_to",) if named else ("net", "orthogonal_to"))
+    check_options(call, ("orthogonal_to", "select", "lam", *(() if named else ("net",))))
     if not call.args:
         raise call.error(f"{call.name}() needs a column, such as {call.name}(x).")
     network = call.name if named else name_option(call, "net") or ""
+    selects = not network and flag(call, "select")
+    if not network and "lam" in call.kwargs:
+        raise call.error("lam is of the gate of a network of one's own, or of nam().")
     arguments = tuple(_argument(call, each) for each in call.args)
     names = dict.fromkeys(name for each in arguments for name in expression_variables(each.text))
+    label = f"{call.name}({','.join(call.args)})"
     return DeepTerm(
-        label=f"{call.name}({','.join(call.args)})",
+        label=label,
         variables=tuple(names),
         arguments=arguments,
         network=network,
         orthogonal_to=_orthogonal_to(call),
         reading=AS_COLUMNS if network else BY_DEFAULT,
+        selects=selects,
+        gate=gate(call, label) if network else None,
     )
+
+
+def narrowed(
+    block: NetworkBlock, arrays: Sequence[Array | StoredArray], places: Sequence[int]
+) -> tuple[NetworkBlock, tuple[Array | StoredArray, ...]]:
+    """A block with the arguments at some places alone, and its arrays of the same rows."""
+    recipe, kept = recipe_of(block).only(arrays, places)
+    arguments = tuple(block.arguments[place] for place in places)
+    out = tuple(each for each in block.arguments if each not in arguments)
+    names = dict.fromkeys(name for each in arguments for name in expression_variables(each))
+    smaller = replace(
+        block,
+        variables=tuple(names),
+        recipe=recipe,
+        arguments=arguments,
+        left_out=(*block.left_out, *out),
+    )
+    return smaller, kept
+
+
+def recipe_of(block: NetworkBlock) -> NetworkInputs:
+    """The recipe of a deep term's inputs.
+
+    Raises
+    ------
+    TypeError
+        The block is of another kind of term.
+    """
+    if not isinstance(block.recipe, NetworkInputs):
+        raise TypeError(f"{block.label} has inputs of type {type(block.recipe).__name__}")
+    return block.recipe
 
 
 def read_by(term: Term, readings: Mapping[str, Reading]) -> Term:

@@ -13,6 +13,7 @@ Columns are joined to one float32 array (n, d), the others stand on their own:
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +119,53 @@ class NetworkInputs(Inputs):
             joined if each is None else self._single(frame, each) for each in self._arranged()
         )
 
+    def hidden(
+        self, arrays: Sequence[Array | StoredArray], places: Collection[int], rows: Array
+    ) -> tuple[Array | StoredArray, ...]:
+        """Its arrays with the inputs at some places hidden.
+
+        Joined columns are at their means, other arrays those of `rows`, a permutation.
+        """
+        found = []
+        for array, own in zip(arrays, self._of_arrays(), strict=True):
+            closed = [place for place in own if place in places]
+            if closed and isinstance(self.inputs[own[0]], Joined):
+                array = np.array(array)
+                for place in closed:
+                    columns = self._width(own, place)
+                    array[:, columns] = array[:, columns].mean(axis=0)
+            elif closed:
+                array = np.asarray(array[rows])
+            found.append(array)
+        return tuple(found)
+
+    def only(
+        self, arrays: Sequence[Array | StoredArray], places: Sequence[int]
+    ) -> tuple[NetworkInputs, tuple[Array | StoredArray, ...]]:
+        """The recipe with the inputs at some places alone, and its arrays of the same rows."""
+        found = {}
+        for array, own in zip(arrays, self._of_arrays(), strict=True):
+            kept = [place for place in own if place in places]
+            if kept and isinstance(self.inputs[own[0]], Joined):
+                columns = np.concatenate([np.r_[self._width(own, place)] for place in kept])
+                array = np.ascontiguousarray(np.asarray(array[:])[:, columns])
+            found.update(dict.fromkeys(kept, array))
+        smaller = NetworkInputs(self.label, tuple(self.inputs[place] for place in places))
+        return smaller, tuple(found[places[own[0]]] for own in smaller._of_arrays())
+
+    def _of_arrays(self) -> list[list[int]]:
+        """Places of the inputs that each array holds."""
+        joined = [j for j, each in enumerate(self.inputs) if isinstance(each, Joined)]
+        alone = [[j] for j in range(len(self.inputs)) if j not in joined]
+        return sorted([joined, *alone] if joined else alone)
+
+    def _width(self, joined: Sequence[int], place: int) -> slice:
+        """Columns of an input among the joined ones."""
+        sizes = [_n_columns(self.inputs[j]) for j in joined]
+        ends = np.cumsum([0, *sizes])
+        j = list(joined).index(place)
+        return slice(int(ends[j]), int(ends[j + 1]))
+
     @property
     def n_codes(self) -> tuple[int, ...]:
         """Of each array: how many different whole numbers it can hold, 0 for measurements."""
@@ -185,6 +233,13 @@ class NetworkInputs(Inputs):
                 f"now it holds {values.dtype} values."
             )
         return values
+
+
+def _n_columns(each: Input) -> int:
+    """Of the joined array."""
+    if isinstance(each, OneHot):
+        return len(each.levels)
+    return len(each.mean) if isinstance(each, StandardisedArray) else 1
 
 
 def _n_codes(each: Single | None) -> int:

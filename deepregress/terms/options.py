@@ -14,6 +14,7 @@ import numpy as np
 
 from deepregress.errors import FormulaError
 from deepregress.formula import Call, expression_variables
+from deepregress.gating import SELECT, Sparsity
 from deepregress.linalg import Matrix
 
 DEFAULT_SIZE = -1  # mgcv's way to ask for the default k
@@ -162,3 +163,20 @@ def real(value: object) -> bool:
 def shown(value: object) -> str:
     """Return a value as the user wrote it."""
     return str(getattr(value, "text", repr(value)))
+
+
+GATE_DEPTH = 3
+"""Factors of the gate of a network: the lasso (2) shrinks what matters so much that noise stays."""
+
+
+def gate(call: Call, label: str) -> Sparsity | None:
+    """What `select=` and `lam=` ask of the multipliers of networks: True is "bic"."""
+    select = call.kwargs.get("select", False)
+    lam = number(call, "lam", lambda value: value >= 0, "a number >= 0")
+    if select is False and lam is None:
+        return None
+    criterion = "bic" if isinstance(select, bool) else select
+    if criterion not in SELECT:
+        allowed = ", ".join(("True", "False", *SELECT))
+        raise call.error(f"select must be one of {allowed}, got {shown(select)}.")
+    return Sparsity(label, (0,), (False,), lam, GATE_DEPTH, select=str(criterion), refit=True)

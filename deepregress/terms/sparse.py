@@ -27,7 +27,7 @@ import numpy as np
 from deepregress.data import Frame
 from deepregress.errors import DataError, FormulaError, PredictionError
 from deepregress.formula import Call, nested
-from deepregress.gating import Sparsity
+from deepregress.gating import SELECT, Sparsity
 from deepregress.linalg import Matrix
 from deepregress.remainder import expression_variables, linear, split_summands
 from deepregress.terms import options
@@ -43,7 +43,6 @@ from deepregress.terms.base import (
 from deepregress.terms.parametric import INTERCEPT, LinearTerm, WithoutIntercept
 from deepregress.terms.smooth import SmoothTerm
 
-SELECT = ("bic", "ebic", "cv", "cv1se")
 _COMMON = ("lam", "select", "refit", "folds", "joint")
 
 
