@@ -65,7 +65,7 @@ NEAR = 0.5
 GAIN = 5e-3
 """Gain of a step that counts; `STALLED` steps without it are the end."""
 STALLED = 3
-ROUND_GAIN = 0.02
+ROUND_GAIN = 0.2
 """Gain of a round that is worth another."""
 SPARSE_ROUNDS, NETWORK_ROUNDS = 4, 1
 """Beside sparse terms and networks the two are fitted in turn, so many times more."""

@@ -305,6 +305,7 @@ def test_predictions_belong_together(skewed, data):
     np.testing.assert_allclose(np.median(draws, axis=0), y[:, 1], rtol=0.05)
 
 
+@pytest.mark.slow
 def test_terms_of_every_kind_stand_beside_the_network(data):
     training = dr.Training(epochs=8, folds=2)
     deep = dr.fit(
