@@ -11,7 +11,9 @@ whose least value over all factors of the same W is lam_g sum_g |W_g|^(2/D). It 
 optimiser trains it, best SGD with momentum (`sparse_optimizer`). `collapse` multiplies out.
 
 Factors start with sd sigma^(1/D), sigma the sd of the layer's own start, between eps^(1/D) and
-(2 sigma)^(1/D) in size; zero would be a saddle. Gates of groups start at 1.
+(2 sigma)^(1/D) in size; zero would be a saddle. Cut to these sizes their product has a third of the
+sd sigma at D = 4, and after a few layers no signal is left: with start="matched" they are scaled so
+that it has all of it. Gates of groups start at 1.
 
 References: Kolb, Weber, Bischl & Ruegamer (2025), "Deep weight factorization", arXiv:2502.02496;
 Kolb et al. (2025), "Differentiable sparsity via D-gating", arXiv:2509.23898.
@@ -33,14 +35,18 @@ from deepregress.errors import NetworkError, listing, suggestion
 from deepregress.linalg import Array
 
 GROUPS = ("weights", "inputs", "units")
+STARTS = ("fresh", "matched", "given")
 SMALLEST = 3e-3
 """Least size of a weight at the start."""
 
 ZERO = 1e-6
 """Size, of a weight or the norm of a group, below which training has made it zero."""
 
-RATE, RATE_GROWTH, LARGEST_RATE = 0.1, 2.0, 0.4
-"""Learning rate at depth 2, its growth with each further factor, and its bound."""
+RATE, RATE_GROWTH, LARGEST_RATE = 0.1, 2.0, 0.2
+"""Learning rate at depth 2, its growth with each further factor, and its bound: at depth 4 training
+with 0.4 breaks down (benchmarks/compression.py)."""
+LARGEST_STEP = 1.0
+"""Norm that a gradient is cut to: that of a product is steep where all factors are large."""
 
 
 class _Squares(keras.regularizers.Regularizer):  # type: ignore[misc]
@@ -115,10 +121,14 @@ class SparsitySchedule(keras.callbacks.Callback):  # type: ignore[misc]
                 layer.strength.assign(self.share(epoch))
 
 
+OWN = ("depth", "lam", "vanish", "matched")
+"""What the configuration of a factorised layer has beside that of the plain one."""
+
+
 class _Factors:
     """What a factorised layer adds to a Keras layer that has a kernel."""
 
-    depth, lam, vanish = 2, 0.0, "weights"
+    depth, lam, vanish, matched = 2, 0.0, "weights", False
 
     def build(self, input_shape: Any) -> None:
         """Make the kernel as the layer does, then what else it is a product of."""
@@ -132,7 +142,7 @@ class _Factors:
         penalty = _Squares(self.lam * math.sqrt(numbers) / self.depth, self.strength)
         start: Any = "ones"
         if self.vanish == "weights":
-            start = _factor_start(np.std(np.asarray(main)), self.depth)
+            start = _factor_start(np.std(np.asarray(main)), self.depth, matched=self.matched)
             main.assign(start(shape, main.dtype))
         main.regularizer = penalty
         gate_shape = tuple(1 if i in axes else size for i, size in enumerate(shape))
@@ -170,17 +180,17 @@ class _Factors:
         return np.asarray(np.sqrt(np.sum(value**2, axis=axes, keepdims=True)))
 
     def get_config(self) -> dict[str, Any]:
-        """Return Keras's configuration with depth, lam and what vanishes together."""
+        """Return Keras's configuration with depth, lam, what vanishes together and the start."""
         config: dict[str, Any] = super().get_config()  # type: ignore[misc]
-        return {**config, "depth": self.depth, "lam": self.lam, "vanish": self.vanish}
+        return {**config, **{name: getattr(self, name) for name in OWN}}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """Make the layer from such a configuration."""
-        own = {name: config[name] for name in ("depth", "lam", "vanish")}
-        plain = {name: value for name, value in config.items() if name not in own}
+        plain = {name: value for name, value in config.items() if name not in OWN}
         layer = super().from_config(plain)  # type: ignore[misc]
-        layer.depth, layer.lam, layer.vanish = own.values()
+        for name in OWN:
+            setattr(layer, name, config.get(name, getattr(cls, name)))
         return layer
 
 
@@ -240,8 +250,10 @@ def sparsify(
         weights of a unit (or filter).
     layers : sequence of str, optional
         Names of the layers to rewrite; all by default.
-    start : {"fresh", "given"}
-        New random factors, or the model's present weights, balanced over the factors.
+    start : {"fresh", "matched", "given"}
+        New random factors, scaled so that the weights have the sd of the layer's own start
+        ("matched": for several layers at depth 3 and more), or the model's present weights,
+        balanced over the factors.
 
     Returns
     -------
@@ -272,7 +284,7 @@ def sparsify(
         if layer.name not in chosen or type(layer) not in FACTORISED:
             return type(layer).from_config(layer.get_config())
         config = {**layer.get_config(), "kernel_regularizer": None}
-        own = {"depth": depth, "lam": lam, "vanish": groups}
+        own = {"depth": depth, "lam": lam, "vanish": groups, "matched": start == "matched"}
         return FACTORISED[type(layer)].from_config({**config, **own})
 
     new = _cloned(model, rewritten)
@@ -299,7 +311,7 @@ def collapse(model: keras.Model) -> keras.Model:
         config = layer.get_config()
         if type(layer) not in PLAIN:
             return type(layer).from_config(config)
-        for name in ("depth", "lam", "vanish"):
+        for name in OWN:
             config.pop(name)
         return PLAIN[type(layer)].from_config(config)
 
@@ -339,6 +351,9 @@ def sparsity(model: keras.Model) -> pd.DataFrame:
 def sparse_optimizer(depth: int, *, steps: int, momentum: float = 0.9) -> keras.Optimizer:
     """SGD with momentum whose learning rate grows with depth and falls along a cosine to zero.
 
+    Gradients are cut to norm 1. At depth 3 and more zero attracts: let the penalty rise slowly with
+    `SparsitySchedule`, over a quarter of the epochs, say.
+
     Parameters
     ----------
     depth : int
@@ -349,7 +364,9 @@ def sparse_optimizer(depth: int, *, steps: int, momentum: float = 0.9) -> keras.
     """
     rate = min(RATE * RATE_GROWTH ** (depth - 2), LARGEST_RATE)
     return keras.optimizers.SGD(
-        keras.optimizers.schedules.CosineDecay(rate, steps), momentum=momentum
+        keras.optimizers.schedules.CosineDecay(rate, steps),
+        momentum=momentum,
+        global_clipnorm=LARGEST_STEP,
     )
 
 
@@ -358,7 +375,7 @@ def _check(depth: int, lam: float, groups: str, start: str) -> None:
         raise NetworkError(f"sparsify(depth={depth!r}): needs a whole number >= 2")
     if not lam > 0:
         raise NetworkError(f"sparsify(lam={lam!r}): needs a number > 0")
-    for name, given, allowed in (("groups", groups, GROUPS), ("start", start, ("fresh", "given"))):
+    for name, given, allowed in (("groups", groups, GROUPS), ("start", start, STARTS)):
         if given not in allowed:
             raise NetworkError(
                 f"sparsify({name}={given!r}): needs one of {listing(allowed)}"
@@ -366,16 +383,25 @@ def _check(depth: int, lam: float, groups: str, start: str) -> None:
             )
 
 
-def _factor_start(sd: Any, depth: int) -> Callable[..., Any]:
-    """Random factors: normal of sd sigma^(1/D), cut to [eps^(1/D), min(1, (2 sigma)^(1/D))]."""
+def _factor_start(sd: Any, depth: int, *, matched: bool) -> Callable[..., Any]:
+    """Random factors: normal of sd sigma^(1/D), cut to [eps^(1/D), min(1, (2 sigma)^(1/D))].
+
+    Matched, they are scaled to that sd again: of a standard normal z
+
+        E(z^2 | a < |z| < b) = 1 - (b phi(b) - a phi(a)) / (Phi(b) - Phi(a)).
+    """
     scale = sd ** (1.0 / depth)
     low = min(SMALLEST, 0.5 * sd) ** (1.0 / depth)
     high = min(1.0, (2.0 * sd) ** (1.0 / depth))
+    ends = np.array([low, high]) / scale
+    bounds = scipy.special.ndtr(ends)
+    if matched:
+        density = np.exp(-0.5 * ends**2) / math.sqrt(2.0 * math.pi)
+        scale /= np.sqrt(1.0 - np.diff(ends * density)[0] / np.diff(bounds)[0])
 
     def start(shape: Sequence[int], dtype: Any = None) -> Any:
         # Keras draws the seeds of its own initialisers from Python's generator too
         rng = np.random.default_rng(random.getrandbits(32))
-        bounds = scipy.special.ndtr(np.array([low, high]) / scale)
         share = rng.uniform(bounds[0], bounds[1], size=shape)
         size = scale * scipy.special.ndtri(share)
         return keras.ops.convert_to_tensor(size * rng.choice([-1.0, 1.0], size=shape), dtype)

@@ -184,7 +184,8 @@ def summarise(
 
 def selected_inputs(model: Fit) -> pd.DataFrame:
     """Of networks that chose among their inputs: each input and whether it stayed."""
-    rows, index = [], []
+    rows: list[tuple[object, ...]] = []
+    index: list[tuple[str, str]] = []
     for unit in model.predictors.units:
         for block in (each for each in unit.design.networks if each.selects):
             rows += [(name, True) for name in block.arguments]

@@ -83,6 +83,17 @@ def test_random_factors_are_within_their_bounds_and_differ():
     assert abs(np.corrcoef(factors[0].ravel(), factors[1].ravel())[0, 1]) < 0.02
 
 
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_matched_factors_have_a_product_of_the_size_of_the_weights(depth):
+    dense = keras.Sequential([keras.Input((300,)), keras.layers.Dense(200, name="d")])
+    sd = float(np.std(np.asarray(dense.get_layer("d").kernel)))
+    fresh, matched = (
+        float(np.std(np.asarray(sparsify(dense, depth=depth, start=start).get_layer("d").kernel)))
+        for start in ("fresh", "matched")
+    )
+    assert matched == pytest.approx(sd, rel=0.02) and fresh < 0.8 * sd
+
+
 def test_training_by_gradient_ends_at_the_lasso():
     rng = np.random.default_rng(3)
     n, p, lam = 200, 8, 0.2
