@@ -60,7 +60,7 @@ def nominal_test(model: FittedModel) -> pd.DataFrame:
     --------
     >>> import deepregress as dr
     >>> anes = dr.datasets.load("anes96")
-    >>> model = dr.fit("PID ~ age + educ", anes, family="ordinal")
+    >>> model = dr.fit("pid ~ age + educ", anes, family="ordinal")
     >>> dr.nominal_test(model).index.tolist()
     ['none', 'age', 'educ']
     """

@@ -40,6 +40,7 @@ def test_vignette_runs_and_says_what_its_text_claims(path: Path, tmp_path: Path)
         "custom_family": check_custom_family,
         "survival": check_survival,
         "drift": check_drift,
+        "ordinal": check_ordinal,
     }
     check = checks.get(path.stem)
     assert check is not None, "say here what the vignette claims"
@@ -123,3 +124,19 @@ def check_survival(lines: list[str]) -> None:
     assert brier < float(values["linear"][2])
     assert abs(float(values["with deep()"][0]) - C) < 0.02
     assert abs(float(values["deep() alone"][0]) - C) < 0.05
+
+
+def check_ordinal(lines: list[str]) -> None:
+    tests = [line.split() for line in lines if line.startswith(("selflr ", "income "))]
+    # the place on the scale is not proportional, income is; both have scale effects
+    nominal = {line[0]: float(line[-1]) for line in tests[2:4]}
+    assert nominal["selflr"] < 0.001
+    assert nominal["income"] > 0.05
+    start = next(k for k, line in enumerate(lines) if line.strip().startswith("log odds ratio"))
+    ratios = [float(line.split()[-2]) for line in lines[start + 1 : start + 5]]
+    assert ratios == sorted(ratios)
+    names = ("proportional ", "partial ", "scale ")
+    scores = {line.split()[0]: line.split() for line in lines if line.startswith(names)}
+    for better in ("partial", "scale"):
+        assert float(scores[better][3]) > float(scores["proportional"][3])
+        assert float(scores[better][5]) < float(scores["proportional"][5])
