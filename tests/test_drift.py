@@ -287,6 +287,17 @@ def test_errors_allow_for_the_network(data):
     assert fitted.std_error["scale", "(Intercept)"] > 1.05 * fixed.std_error["scale", "(Intercept)"]
 
 
+def test_weight_two_is_the_row_twice(data):
+    weights = np.random.default_rng(2).integers(1, 3, len(data))
+    once = data.assign(weight=weights.astype(float))
+    twice = data.loc[data.index.repeat(weights)].reset_index(drop=True)
+    family = drift(stiffness=10.0)
+    weighted = dr.fit({"loc": "skew ~ x"}, once, family=family, weights="weight")
+    repeated = dr.fit({"loc": "skew ~ x"}, twice, family=family)
+    assert weighted.loglik == pytest.approx(repeated.loglik, abs=1e-3)
+    np.testing.assert_allclose(weighted.coef, repeated.coef, atol=1e-4)
+
+
 def test_a_saved_model_predicts_the_same(skewed, data, tmp_path):
     skewed.save(tmp_path / "drift.zip")
     loaded = dr.load(tmp_path / "drift.zip")

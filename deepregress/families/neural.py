@@ -38,7 +38,7 @@ from deepregress.families import kernels
 from deepregress.families.base import Family, Parameter, Value, register
 from deepregress.families.flow import WIDTH, Flow, initial
 from deepregress.families.flow_likelihood import Given, Joint, Seen, Values
-from deepregress.families.moments import quartile_location_scale, weighted_quantiles
+from deepregress.families.moments import quartile_location_scale, weighted_moments
 from deepregress.families.standard import CAUCHY, LOGISTIC, MAXIMUM, MINIMUM, NORMAL, Latent
 from deepregress.families.transformed import (
     COUNT,
@@ -193,13 +193,16 @@ class Drift(Family):
         known = np.isfinite(y) & inside(y, self.bounds, discrete=self.discrete)
         if not known.any():
             return self.flow
-        u = self._scale.u(tf.constant(y[known])).numpy()
-        low, middle, high = weighted_quantiles(u, response.weights[known], (0.25, 0.5, 0.75))
+        u, weights = self._scale.u(tf.constant(y[known])).numpy(), response.weights[known]
+        # values that occur: the same whether a row has weight 2 or stands there twice
+        order = np.argsort(u)
+        reached = np.cumsum(weights[order]) / weights.sum()
+        low, middle, high = u[order][np.searchsorted(reached, (0.25, 0.5, 0.75))]
         if not high > low:
             low, high = float(u.min()), float(u.max())
         if not high > low:
             return self.flow
-        spread = float(np.sqrt(np.cov(u, aweights=response.weights[known])))
+        spread = float(np.sqrt(weighted_moments(u, weights)[1]))
         outputs = 1 + self.units
         found = Flow(np.zeros(0), 0, outputs, float(middle), spread, (float(low), float(high)))
         if self.units:
