@@ -20,6 +20,7 @@ from deepregress.errors import (
     PredictionError,
     UnknownVariable,
 )
+from deepregress.solvers import plan
 from deepregress.solvers.base import Training
 
 N = 3000
@@ -303,9 +304,18 @@ def test_paths_that_are_no_tables(tmp_path: Path) -> None:
 # -- networks --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("crossfit", [False, True])
-def test_network_beside_smooths(crossfit: bool, data: pd.DataFrame, path: Path) -> None:
-    """Rows and inputs are read by the stretch."""
+@pytest.mark.parametrize(
+    ("crossfit", "in_memory"), [(False, plan.IN_MEMORY), (False, 0), (True, 0)]
+)
+def test_network_beside_smooths(
+    crossfit: bool,
+    in_memory: int,
+    data: pd.DataFrame,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows and inputs are read by the stretch, or are in memory where they are small."""
+    monkeypatch.setattr(plan, "IN_MEMORY", in_memory)
     options = {"training": Training(epochs=2, crossfit=crossfit), "seed": 1}
     formula = "y ~ s(x1) + deep(x1, x3, f)"
     memory, disk = (quietly(formula, each, **options) for each in (data, path))

@@ -13,7 +13,7 @@ from deepregress import networks, scratch, solvers
 from deepregress.linalg import Array
 from deepregress.predictor import evaluate
 from deepregress.scratch import temporary_array
-from deepregress.solvers import streaming
+from deepregress.solvers import plan, streaming
 from deepregress.solvers.base import Network, Protected, Training
 from deepregress.solvers.folds import folds_of
 from deepregress.solvers.plan import Plan
@@ -102,6 +102,7 @@ def test_streamed_is_in_memory(kind, optimizer, stretch, monkeypatch):
 def test_arrays_in_files_train_as_in_memory(jit, monkeypatch):
     """Response, predictors, weights and inputs in files, as of a table on disk."""
     monkeypatch.setattr(streaming, "STRETCH_BYTES", SEVERAL)
+    monkeypatch.setattr(plan, "IN_MEMORY", 0)
     weights = np.random.default_rng(3).uniform(0.5, 2, 150)
     given = with_cell(problem(150, network=networks.mlp((4,)), weights=weights))
     objective, nets, eta, folds = given

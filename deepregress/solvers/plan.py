@@ -7,6 +7,7 @@ other variables of the networks and, with orthogonalize="cell", what is removed 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,9 @@ Tensor = Any
 BATCH_SIZES = ((2_000, 32), (20_000, 128))
 LARGEST_BATCH = 256
 """Default rows per step: (up to so many rows, batch size), and above."""
+
+IN_MEMORY = 1 << 25
+"""Bytes of what networks see of the rows of a table on disk, up to which they are tensors."""
 
 XLA_STEPS = 5_000
 """Steps of a whole training from which compiling by XLA (about a second) pays."""
@@ -76,8 +80,7 @@ class Plan:
             steps=steps,
             n_train=n_train,
             jit=auto if training.jit == "auto" else bool(training.jit),
-            streamed=is_stored(objective.response.lower)
-            or any(isinstance(z, StoredArray) for each in networks for z in each.inputs),
+            streamed=_streamed(objective, networks),
         )
 
     def start(self, members: Sequence[Members]) -> State:
@@ -90,6 +93,18 @@ class Plan:
             untrained=[[tf.constant(value) for value in each.state] for each in members],
             removed=[],
         )
+
+
+def _streamed(objective: Objective, networks: Sequence[Network]) -> bool:
+    """Whether an array is read row by row, or all of them are in files and large."""
+    inputs = [z for each in networks for z in each.inputs]
+    if any(isinstance(z, StoredArray) for z in inputs):
+        return True
+    if not is_stored(objective.response.lower):
+        return False
+    size = sum(math.prod(z.shape) * z.dtype.itemsize for z in inputs)
+    # response, weights and predictors are numbers of 8 bytes
+    return size + objective.n_obs * 8 * (2 + len(objective.units)) > IN_MEMORY
 
 
 def batch_size(training: Training, n_obs: int) -> int:

@@ -13,6 +13,7 @@ new order of windows in every epoch, so that the files are read chunk by chunk (
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,8 @@ class StreamedEpoch:
         self.plan, self.data = plan, data
         self.dtypes = [[given.dtype for given in each.architecture.inputs] for each in networks]
         self.graphs = _graphs(plan.networks, plan.family, plan.rule, plan.batch, plan.jit)
+        self._pipelines: dict[tuple[int, int], Any] = {}
+        self._sources: dict[tuple[int, int], Iterator[tuple[Array, Array]]] = {}
 
     def __call__(self, state: State, keys: Tensor, rates: Tensor) -> tuple[State, float, float]:
         """The state after one more epoch, its v and the mean training loss."""
@@ -130,16 +133,24 @@ class StreamedEpoch:
         """Tables of what networks see of stretches of n_blocks blocks of rows (M, size)."""
         fit = STRETCH_BYTES // (self.plan.n_members * size * self._row_bytes)
         most = -(-n_blocks // -(-n_blocks // max(1, fit)))  # stretches of nearly equal lengths
+        self._sources[most, size] = stretches(most)
+        if (most, size) not in self._pipelines:
+            self._pipelines[most, size] = self._pipeline(most, size)
+        return self._pipelines[most, size]
+
+    def _pipeline(self, most: int, size: int) -> Any:
+        """Reads the rows of what is the source then; made once, as making it takes long."""
 
         def read() -> Iterator[dict[str, Any]]:
-            for rows, shares in stretches(most):
+            for rows, shares in self._sources[most, size]:
                 yield self._table(rows, shares)
 
-        blocks = np.zeros((self.plan.n_members, most, size), np.int32)
-        example = self._table(blocks[:, :1, :1], blocks[:, :1, :1])
+        one = np.zeros((1, 1, 1), np.int32)
+        shape = (self.plan.n_members, most, size)
         signature = tf.nest.map_structure(
-            lambda x: tf.TensorSpec((blocks.size, *x.shape[1:]), x.dtype), example
-        ) | {"shares": tf.TensorSpec(blocks.shape, tf.float64)}
+            lambda x: tf.TensorSpec((math.prod(shape), *x.shape[1:]), x.dtype),
+            self._table(one, one),
+        ) | {"shares": tf.TensorSpec(shape, tf.float64)}
         return tf.data.Dataset.from_generator(read, output_signature=signature).prefetch(AHEAD)
 
     @functools.cached_property
