@@ -4,8 +4,18 @@
     python benchmarks/sparse.py gating       n = p = 200, 40 groups of 5, 7 informative, 20 seeds
 
 Times are CPU times of one process with one BLAS thread, the best of three, ours after a first fit
-that compiles the likelihood. Both packages fit the same problem at the same lam: objectives are
-compared at the end of the path.
+that compiles the likelihood. Both packages fit the same problem at the same lam, coefficients are
+compared.
+
+Measured (2 shared cores): normal 0.5 s, 8 to 9 times lasso_path(tol=1e-8) and 12 to 14 times
+lasso_path(tol=1e-4), which is 5e-4 off; it was 24 and 35 times before the likelihood of least
+squares was evaluated once and cross products were kept. What limits it now: two to three Cholesky
+factors of the active set for each lam (up to 377 columns) and NumPy's calls, where scikit-learn's
+compiled loop moves one coefficient at a time; in return every fit meets its optimality conditions
+to 1e-10.
+
+gating, 20 seeds: test RMSE 2.421 (D = 2), 2.235 (3), 2.221 (4), noise 2; all of the 7 groups are
+always found, with 17.15, 0.50 and 0.35 false ones; exactly the 7 in 0, 16 and 18 of 20 seeds.
 """
 
 from __future__ import annotations

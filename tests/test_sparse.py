@@ -240,6 +240,14 @@ def test_degrees_of_freedom_of_a_group_lasso_are_the_divergence_of_its_fit() -> 
 # -- depth -----------------------------------------------------------------------------------------
 
 
+def test_the_log_likelihood_of_a_normal_path_is_that_of_its_residual_variance() -> None:
+    found = dr.path("y ~ z + lasso(X)", DATA, n_lam=6)
+    every = np.column_stack([np.ones(N), DATA["z"], DATA["X"]])
+    for coefs, loglik in zip(found.coef["loc"].to_numpy(), found.table["loglik"], strict=True):
+        variance = np.mean((DATA["y"] - every @ coefs) ** 2)
+        assert loglik == pytest.approx(-0.5 * N * (np.log(2 * np.pi * variance) + 1), rel=1e-10)
+
+
 @pytest.mark.parametrize("depth", [3, 4])
 def test_deep_gates_reach_a_minimum_with_balanced_size(depth: int) -> None:
     """Weights that are not zero have the least size that a stationary point allows."""
@@ -270,6 +278,45 @@ def test_a_path_is_that_of_scikit_learn() -> None:
     np.testing.assert_allclose(found.coef["loc"].to_numpy()[:, 1:] * sd, expected.T, atol=1e-8)
     assert found.lam[0] == pytest.approx(np.abs(Z.T @ (y - y.mean())).max() / N)
     assert found.table["n_selected"].iloc[0] == 0 < found.table["n_selected"].iloc[1]
+
+
+def accelerated_proximal_gradient(
+    Z: np.ndarray, y: np.ndarray, strength: float, size: int
+) -> np.ndarray:
+    """The group lasso |y - Z b|^2 / (2 n) + strength sum |b_g| by FISTA with restarts."""
+    n, p = Z.shape
+    bound = np.linalg.eigvalsh(Z.T @ Z / n)[-1]
+    b = v = np.zeros(p)
+    k = 1.0
+    for _ in range(5000):
+        z = (v - Z.T @ (Z @ v - y) / n / bound).reshape(-1, size)
+        norms = np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-300)
+        new = (z * np.maximum(1.0 - strength / bound / norms, 0.0)).ravel()
+        k = 1.0 if (v - new) @ (new - b) > 0 else k
+        following = (1.0 + np.sqrt(1.0 + 4.0 * k**2)) / 2.0
+        v = new + (k - 1.0) / following * (new - b)
+        done = np.abs(new - b).max() < 1e-14
+        b, k = new, following
+        if done:
+            break
+    return b
+
+
+def test_the_path_of_two_gates_is_that_of_the_group_lasso() -> None:
+    """The simulation of D-gating: n = p = 200, 40 groups of 5, 7 informative."""
+    rng = np.random.default_rng(0)
+    coef = np.zeros(200)
+    for g in rng.choice(40, 7, replace=False):
+        coef[5 * g : 5 * g + 5] = rng.normal(size=5)
+    X = rng.normal(size=(200, 200))
+    y = X @ coef + 2.0 * rng.normal(size=200)
+    found = dr.path("y ~ grouplasso(X, groups=5, depth=2)", {"y": y, "X": X}, n_lam=8, ratio=0.02)
+    sd = X.std(axis=0)
+    Z, centred = (X - X.mean(axis=0)) / sd, y - y.mean()
+    for lam, ours in zip(found.lam, found.coef["loc"].to_numpy()[:, 1:] * sd, strict=True):
+        expected = accelerated_proximal_gradient(Z, centred, lam * np.sqrt(5.0), 5)
+        np.testing.assert_allclose(ours, expected, atol=1e-10)
+        assert np.array_equal(ours != 0, expected != 0)
 
 
 def test_criteria_of_a_path_are_those_of_its_models() -> None:
