@@ -10,7 +10,7 @@ The simulation is that of METHODS 5 (`benchmarks/semistructured.py`).
 other. Training them beside each other, as the folds of one fit are, would gain nothing on a CPU: on
 two (busy) cores an XLA epoch of 25 networks takes 6 times (n = 1000) to 18 times (n = 8000) that of
 the 5 of one fit, being bound by arithmetic and then by the cache; of 5 single networks 1.1, 3.8 and
-9 times that of one (n = 1000, 8000, 50,000), where single networks are the default from 50,000 rows.
+9 times that of one (n = 1000, 8000, 50,000); single networks are the default from 50,000 rows.
 
 "coverage" is about 95 % intervals of the location at the same 1,000 new rows from many tables:
 root mean square of the bias, sd of the estimates, mean standard error, and the share of intervals
