@@ -41,7 +41,7 @@ from deepregress.families.flow import WIDTH, Flow, initial, log_slope
 from deepregress.families.flow_likelihood import Seen
 from deepregress.families.neural import OUTCOMES, Drift
 from deepregress.families.transformed import LOWER, SLOPE, inside
-from deepregress.linalg import Array, Matrix, Vector, one_blas_thread
+from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
 from deepregress.objective import Objective, Unit, positive_part
 from deepregress.scratch import parts
 from deepregress.solvers.base import Solution, Status, StructuredSolver
@@ -250,13 +250,16 @@ class _Problem:
         value = loglik - 0.5 * float(coef @ self.S @ coef) - 0.5 * float(rough @ rough)
         return _State(flow, coef, loglik, value)
 
-    def model(self, state: _State) -> tuple[Vector, Matrix, Matrix]:
-        """Gradient, H of the log-likelihood and the penalty, in (w, coef)."""
+    def model(self, state: _State, *, convex: bool = True) -> tuple[Vector, Matrix, Matrix]:
+        """Gradient, H of the log-likelihood and the penalty, in (w, coef).
+
+        `convex`: with the positive part of each W_i.
+        """
         n_w, objective = len(state.flow.free), self.objective
         n = n_w + objective.n_coef
         gradient, H, penalty = np.zeros(n), np.zeros((n, n)), np.zeros((n, n))
         for rows in parts(objective.n_obs, kernels.CHUNK_SIZES[-1]):
-            self._add(state, rows, gradient, H)
+            self._add(state, rows, gradient, H, convex=convex)
         rough, slope = self.roughness(state.flow)
         penalty[:n_w, :n_w] = slope.T @ slope
         penalty[n_w:, n_w:] = self.S
@@ -264,7 +267,9 @@ class _Problem:
         gradient[n_w:] -= self.S @ state.coef
         return gradient, H, penalty
 
-    def _add(self, state: _State, rows: slice, gradient: Vector, H: Matrix) -> None:
+    def _add(
+        self, state: _State, rows: slice, gradient: Vector, H: Matrix, *, convex: bool
+    ) -> None:
         """Add the gradient and H of some rows."""
         objective, seen = self.objective, self._seen(rows)
         family = replace(self.family, flow=state.flow)
@@ -275,7 +280,8 @@ class _Problem:
         r = np.hstack([outputs, eta])
         _, g, W = kernels.in_chunks(kernels.derivatives, seen.joint, seen.flags, (r,))
         weights, m = objective.response.weights[rows], seen.joint.n_seen
-        g, W = g * weights[:, None], _full(positive_part(W)) * weights[:, None, None]
+        W = positive_part(W) if convex else W
+        g, W = g * weights[:, None], _full(W) * weights[:, None, None]
         n_w = len(state.flow.free)
         J = _outputs_jacobian(family, seen) if n_w else np.zeros((len(r), m, 0))
         flat = J.reshape(-1, n_w)
@@ -382,8 +388,23 @@ def _profiled(objective: Objective, solution: Solution) -> Solution:
     if not n_w or not solution.information.layout.entire:
         return solution
     problem = _Problem.of(objective, solution.S)
-    _, H, penalty = problem.model(problem.at(family.flow, solution.coef))
+    state = problem.at(family.flow, solution.coef)
+    # the positive part of W says too much; it is for places where H itself is not positive definite
+    for convex in (False, True):
+        _, H, penalty = problem.model(state, convex=convex)
+        information = _schur(H, penalty, n_w)
+        if information is not None:
+            return replace(solution, information=Arrow.dense(information))
+    return solution
+
+
+def _schur(H: Matrix, penalty: Matrix, n_w: int) -> Matrix | None:
+    """I, the coefficients' part of H without that of the network; None where it is not positive."""
     P = H + penalty
+    factor = Factor.of(P[:n_w, :n_w])
+    if factor is None:
+        return None
     cross = P[:n_w, n_w:]
-    lost = cross.T @ scipy.linalg.solve(P[:n_w, :n_w], cross, assume_a="pos")
-    return replace(solution, information=Arrow.dense(H[n_w:, n_w:] - lost))
+    information = H[n_w:, n_w:] - cross.T @ factor.solve(cross)
+    information = 0.5 * (information + information.T)
+    return None if Factor.of(information + penalty[n_w:, n_w:]) is None else information

@@ -287,6 +287,15 @@ def test_errors_allow_for_the_network(data):
     assert fitted.std_error["scale", "(Intercept)"] > 1.05 * fixed.std_error["scale", "(Intercept)"]
 
 
+def test_a_stiff_network_is_the_straight_line_with_its_errors(data):
+    formula = {"loc": "y ~ x + z", "scale": "~ x"}
+    stiff = dr.fit(formula, data, family=drift(stiffness=1e7))
+    straight = dr.fit(formula, data, family=drift(flow="identity"))
+    np.testing.assert_allclose(stiff.coef, straight.coef, atol=1e-3)
+    np.testing.assert_allclose(stiff.std_error, straight.std_error, rtol=1e-3)
+    assert stiff.family.fitted_edf < 0.01
+
+
 def test_weight_two_is_the_row_twice(data):
     weights = np.random.default_rng(2).integers(1, 3, len(data))
     once = data.assign(weight=weights.astype(float))
