@@ -68,7 +68,7 @@ def assemble(
     networks = any(design.networks for design in designs.values())
     if family.partial:
         _refuse_estimated_strata(objective)
-        _refuse_sums_over_rows(family, needed=sparse or networks)
+        _refuse_sums_over_rows(family, needed=networks)
         objective = objective.densely()
     if not sparse and not networks:
         _refuse_saturation(objective)
@@ -76,7 +76,7 @@ def assemble(
 
 
 def _refuse_sums_over_rows(family: Family, *, needed: bool) -> None:
-    """Networks are trained and sparse terms chosen by likelihoods that are sums over rows.
+    """Networks are trained by likelihoods that are sums over rows.
 
     Raises
     ------
@@ -85,8 +85,8 @@ def _refuse_sums_over_rows(family: Family, *, needed: bool) -> None:
     """
     if needed:
         raise FitError(
-            f"family {family.name!r} has no likelihood of single rows: networks and sparse terms "
-            "need family='cox', the full likelihood"
+            f"family {family.name!r} has no likelihood of single rows: networks need "
+            "family='cox', the full likelihood"
         )
 
 

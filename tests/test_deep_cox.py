@@ -62,5 +62,5 @@ def test_orthogonalisation_keeps_the_structured_coefficient(data):
 
 
 def test_the_partial_likelihood_refuses_networks(data):
-    with pytest.raises(FitError, match="no likelihood of single rows: networks and sparse terms"):
+    with pytest.raises(FitError, match="no likelihood of single rows: networks need"):
         dr.fit("Surv(time, event) ~ x + deep(z)", data, "coxph", verbose=0)
