@@ -1,0 +1,184 @@
+"""DRIFT beside the classical models it contains, and on the UCI sets and red wine.
+
+    python benchmarks/drift.py simulated
+    python benchmarks/drift.py uci ../shared/benchdata --sets airfoil energy --folds 10
+    python benchmarks/drift.py wine ../shared/benchdata --splits 20
+
+Simulated, 1,000 rows, scores (mean log density) on 4,000 others; effects in units of scale where
+the classical model has none, its error taken as known; `s(z)` is the largest difference of the
+curves between -0.95 and 0.95, whose range is 2:
+
+    model               classical    drift   x classical     x drift         s(z)   edf of network
+    linear                -1.0587  -1.0588   1.034 (0.038)   1.034 (0.038)   0.002   0.3
+    location-scale        -1.0502  -1.0502   1.029 (0.039)   1.029 (0.039)   0.000   0.0
+    cox                   -0.6877  -0.6579   1.025 (0.063)   1.019 (0.059)   0.018   0.4
+    proportional odds     -1.4841  -1.4837   0.930 (0.101)   0.934 (0.100)   0.005   1.3
+
+UCI, mean negative log density of test rows, smaller is better. `normal` and `drift` have the same
+formulas, those of uci.py (smooths in loc, linear terms in scale); `kept` without covariates of ten
+values or fewer, as in the paper. Few folds, the machine being shared: they are those of
+baselines.csv, whose `gaulss_add_lin` is over all ten, but the paper's own could not be rebuilt.
+
+    set        folds   normal   drift   kept: normal   drift   published structured   gaulss_add_lin
+    diabetes   1-3      5.401   5.297          5.460   5.344                    5.2            5.396
+    energy     1-3      1.042   0.583          2.520   2.440                    2.3            1.326
+    airfoil    1-3      2.893   2.937          2.979   2.964                    3.1            2.809
+    concrete   1-2      3.084   3.094          3.084   3.094                    3.3            3.125
+
+Met: airfoil and concrete. Not met: diabetes (by 0.1) and energy with the paper's two covariates
+(by 0.14); with all six DRIFT is far beyond the published value, as is the normal model. On airfoil
+fold 3 DRIFT loses 0.19 against the normal model to few test rows, on concrete both are the same
+within the spread of folds. Naval was not finished in the time there was: no result.
+
+Red wine as ordered classes, five covariates, splits 0-4 (sd over splits 0.09 to 0.11): `ordinal`
+1.1180, DRIFT with linear terms 1.1181, with smooth terms 1.0991. Published over 20 splits: 1.12 for
+POLR, 1.11 for DRIFT with neural basis functions; on these five splits met.
+"""
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import pandas as pd
+from uci import SETS, covariates, formulas, table
+
+import deepregress as dr
+
+KEPT = 10
+"""The paper drops covariates with so many distinct values or fewer."""
+FIVE = ["fixed_acidity", "volatile_acidity", "citric_acid", "residual_sugar", "chlorides"]
+
+
+def simulated(n: int, seed: int) -> None:
+    """Partial effects and test scores on data of each classical model."""
+    rng = np.random.default_rng(seed)
+    total = n + 4000
+    x, z = rng.uniform(-1, 1, total), rng.uniform(-1, 1, total)
+    effect = x + np.sin(3 * z)
+    data = pd.DataFrame({"x": x, "z": z, "linear": effect + 0.7 * rng.normal(size=total)})
+    data["scaled"] = effect + 0.7 * np.exp(0.6 * x) * rng.normal(size=total)
+    time_ = np.exp((np.log(rng.exponential(size=total)) - effect) / 1.5)
+    data["time"], data["event"] = np.minimum(time_, 2.5), (time_ < 2.5).astype(int)
+    cut = np.digitize(effect + rng.logistic(size=total), [-2.0, -0.7, 0.4, 1.5])
+    data["rating"] = pd.Categorical(cut, ordered=True)
+    train, test = data.iloc[:n], data.iloc[n:]
+    drift, right = dr.families.drift, "x + s(z)"
+    surv = f"Surv(time, event) ~ {right}"
+    cases = {
+        "linear": (f"linear ~ {right}", "normal", drift()),
+        "location-scale": ({"loc": f"scaled ~ {right}", "scale": "~ x"}, "normal", drift()),
+        "cox": (surv, "cox", drift(base="gumbel_min", outcome="positive")),
+        "proportional odds": (f"rating ~ {right}", "ordinal", drift(base="logistic")),
+    }
+    print("model               score classical  drift   x classical (se)   drift (se)  max |s(z)|")
+    for name, (formula, classical, family) in cases.items():
+        first, second = (dr.fit(formula, train, family=each) for each in (classical, family))
+        parameter = first.family.parameter_names[0]
+        # effects of drift in units of the scale, and cox's log hazards against log times
+        own = "(Intercept)"
+        unit = np.exp(-second.coef["scale", own]) if name not in ("linear", "location-scale") else 1
+        unit *= -1.0 if name == "cox" else 1.0
+        grid = pd.DataFrame({"z": np.linspace(-0.95, 0.95, 60)})
+        curves = [
+            m.partial_effect("s(z)", parameter=p, grid=grid)["effect"].to_numpy()
+            for m, p in ((first, parameter), (second, "loc"))
+        ]
+        away = np.max(np.abs(unit * curves[1] - curves[0]))
+        scores = [m.log_score(test) for m in (first, second)]
+        print(
+            f"{name:18s}  {scores[0]:13.4f} {scores[1]:8.4f}  "
+            f"{first.coef[parameter, 'x']:9.3f} ({first.std_error[parameter, 'x']:.3f})  "
+            f"{unit * second.coef['loc', 'x']:8.3f} "
+            f"({abs(unit) * second.std_error['loc', 'x']:.3f})  "
+            f"{away:8.3f}  edf of the network {second.family.fitted_edf:.1f}"
+        )
+
+
+def uci(folder: Path, names: list[str], folds: int) -> None:
+    """Test score of the normal location-scale model and of DRIFT with the same formulas."""
+    for name in names:
+        benchmark = SETS[name]
+        data, fold = table(folder, benchmark)
+        kept = [c for c in covariates(data, benchmark.response) if data[c].nunique() > KEPT]
+        rows = []
+        for number in range(1, folds + 1):
+            row: dict[str, float] = {}
+            for label, own in (("", data), ("kept ", data[[benchmark.response, *kept]])):
+                train, test = own[fold != number], own[fold == number]
+                written = formulas(train, benchmark, "structured")
+                formula = dict(zip(("loc", "scale"), written, strict=True))
+                for family in ("normal", "drift"):
+                    start = time.perf_counter()
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore", dr.DeepRegressWarning)
+                        model = dr.fit(formula, train, family=family, verbose=0)
+                    row[label + family] = -float(np.mean(model.predict(test, "logpdf")))
+                    row[f"{label}{family} s"] = time.perf_counter() - start
+            rows.append(row)
+            print(name, number, {key: round(value, 3) for key, value in row.items()}, flush=True)
+        means = pd.DataFrame(rows)
+        gain = means["drift"] - means["normal"]
+        print(f"{name}: {len(rows)} folds, drift - normal {gain.mean():+.3f} (sd {gain.std():.3f})")
+        print(means.mean().round(3).to_dict(), flush=True)
+        published = pd.read_csv(folder / "published.csv")
+        own = published[
+            (published.dataset == name) & published.model.str.endswith("structured DRIFT")
+        ]
+        print("  published:", dict(zip(own.model, own.value, strict=True)))
+
+
+def wine(folder: Path, splits: int) -> None:
+    """Red wine as ordered classes, five covariates: DRIFT with linear and smooth terms, ordinal."""
+    data = pd.read_csv(folder / "wine_quality" / "wine_red.csv.gz")
+    smooth = " + ".join(f"s({name}, k=6)" for name in FIVE)
+    models = {
+        "ordinal": (f"quality ~ {' + '.join(FIVE)}", "ordinal"),
+        "drift linear": (f"quality ~ {' + '.join(FIVE)}", "drift"),
+        "drift smooth": (f"quality ~ {smooth}", "drift"),
+    }
+    rows = []
+    for number in range(splits):
+        train, test = data[data[f"test_{number}"] == 0], data[data[f"test_{number}"] == 1]
+        row = {}
+        for name, (formula, kind) in models.items():
+            family = kind
+            if kind == "drift":
+                family = dr.families.drift(base="logistic", outcome="ordered")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", dr.DeepRegressWarning)
+                model = dr.fit(formula, train, family=family, verbose=0)
+            row[name] = -float(np.mean(model.predict(test, "logpdf")))
+        rows.append(row)
+        print(number, {key: round(value, 4) for key, value in row.items()}, flush=True)
+    print(pd.DataFrame(rows).agg(["mean", "std"]).round(4))
+
+
+def main() -> None:
+    """Read the command line and run one study."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=("simulated", "uci", "wine"))
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--sets", nargs="+", default=["airfoil", "concrete", "diabetes", "energy"])
+    parser.add_argument("--folds", type=int, default=10)
+    parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--n", type=int, default=1000)
+    given = parser.parse_args()
+    if given.study == "simulated":
+        simulated(given.n, seed=1)
+    elif given.study == "uci":
+        uci(given.folder, given.sets, given.folds)
+    else:
+        wine(given.folder, given.splits)
+
+
+if __name__ == "__main__":
+    main()
