@@ -29,7 +29,7 @@ Measured (cores shared with other work: seconds are rough; survival 3.5-3, ordin
     ordinal   0.43 s, R clm    0.12 s, 3.61    1.76 s, R clm   0.59 s, 2.97
 
 Ours choose the smoothing parameters, R's are given them; `cox` has eleven parameters of the
-baseline beside. (Since then the basis of the baseline takes no powers: `cox` of 1e4 rows 27 % less.)
+baseline beside. (Since then its basis takes no powers: 27 % less for `cox` of 1e4 rows.)
 
               whas500, 5 folds        rotgbsg                 support
               C      Uno    IBS       C      Uno    IBS       C      Uno    IBS

@@ -313,10 +313,13 @@ class Transformation(Family):
         single |= dict(zip([SIGMA], self._units(SCALE), strict=False))
         names = (*points, *memories, *single)
         A = np.zeros((len(eta), len(names), self.n_units))
+        bases: dict[int, tuple[Tensor, Tensor]] = {}
         for place, (name, y) in enumerate((points | memories).items()):
-            # an open end has no h: any number may stand there
-            known = np.isfinite(y) & self._inside(y)
-            basis, slope = self._basis(tf.constant(np.where(known, y, 1.0)))
+            if id(y) not in bases:
+                # an open end has no h: any number may stand there
+                known = np.isfinite(y) & self._inside(y)
+                bases[id(y)] = self._basis(tf.constant(np.where(known, y, 1.0)))
+            basis, slope = bases[id(y)]
             A[:, place, 0] = 0.0 if name in (SLOPE, *memories) else self.sign
             A[:, place, 1 : self.rises.stop] = (slope if name == SLOPE else basis).numpy()
         for name, unit in single.items():
