@@ -41,6 +41,7 @@ def test_vignette_runs_and_says_what_its_text_claims(path: Path, tmp_path: Path)
         "survival": check_survival,
         "drift": check_drift,
         "ordinal": check_ordinal,
+        "time_series": check_time_series,
     }
     check = checks.get(path.stem)
     assert check is not None, "say here what the vignette claims"
@@ -140,3 +141,22 @@ def check_ordinal(lines: list[str]) -> None:
     for better in ("partial", "scale"):
         assert float(scores[better][3]) > float(scores["proportional"][3])
         assert float(scores[better][5]) < float(scores["proportional"][5])
+
+
+def check_time_series(lines: list[str]) -> None:
+    scores = {line[:12].strip(): line.split() for line in lines if "one-step" in line}
+    none, linear, transformed = (
+        float(scores[name][-3]) for name in ("no memory", "linear", "transformed")
+    )
+    # memory helps, and the scale that the data choose helps more
+    assert none < linear < transformed
+    assert [int(scores[name][-1]) for name in ("no memory", "linear")] == [1401, 1352]
+    hour, day = (float(lines_of(lines, "memory").split()[k].rstrip(",")) for k in (5, 10))
+    assert hour > 0.5 > day
+    rides = lines_of(lines, "rides").split()
+    assert float(rides[8]) < float(rides[12]) < float(rides[10].rstrip(","))
+
+
+def lines_of(lines: list[str], start: str) -> str:
+    """The first line that starts so."""
+    return next(line for line in lines if line.startswith(start))
