@@ -49,10 +49,10 @@ print(f"degrees of freedom of the network: {drift.family.fitted_edf:.1f}")
 # ## What the transformation says
 #
 # phi is in units of the response and leaves the quartiles where they are, so that the coefficients
-# can be read beside those of the normal model. It is nearly straight but for the lower end, where
-# it falls away: a patient cannot get far below 25, and distances down there count for more. With
-# that said, the standard deviation need no longer grow with the body mass index. In the normal
-# model it seemed to, because patients of low index are those close to the floor.
+# can be read beside those of the normal model. It is nearly straight in the middle and steep at
+# both ends, as of a measure that has a floor and a ceiling. Part of what the normal model takes for
+# a spread that grows with the body mass index comes from there: on the transformed scale the growth
+# is smaller and no longer clear. Another seed of the network may find a somewhat stiffer one.
 
 # %%
 print(f"{'':<26}{'normal':>16}{'drift':>18}")
@@ -93,11 +93,10 @@ for name, score in scores.items():
 # ## The pictures
 #
 # Above: the transformation; the densities of two patients, one of low and one of high body mass
-# index. For the first, DRIFT has the steep rise and the long right side of the gamma, which the
-# normal model cannot have; for the second it is all but normal, which the gamma cannot be. Below:
-# the quantiles along the body mass index, other covariates at their medians; the residuals. Those
-# of the normal model lie above the diagonal on the left, where the floor is; of the others only
-# the few most extreme leave it.
+# index. For the first, DRIFT has the steep rise and the long right side of the gamma, for the
+# second it leans the other way, which neither of the others can do for both; its small waves are no
+# finding. Below: the quantiles along the body mass index, other covariates at their medians; the
+# residuals. Those of the normal model lie above the diagonal on the left, where the floor is.
 
 # %%
 typical = {name: float(patients[name].median()) for name in ("bmi", "bp", "s5")}
