@@ -12,7 +12,8 @@ lasso_path(tol=1e-4), which is 5e-4 off; it was 24 and 35 times before the likel
 squares was evaluated once and cross products were kept. What limits it now: two to three Cholesky
 factors of the active set for each lam (up to 377 columns) and NumPy's calls, where scikit-learn's
 compiled loop moves one coefficient at a time; in return every fit meets its optimality conditions
-to 1e-10.
+to 1e-10. bernoulli 1.6 s, half the 3.2 s of skglm 0.5 (SparseLogisticRegression, tol=1e-8, warm
+starts, compiled before), which is 3e-6 off.
 
 gating, 20 seeds: test RMSE 2.421 (D = 2), 2.235 (3), 2.221 (4), noise 2; all of the 7 groups are
 always found, with 17.15, 0.50 and 0.35 false ones; exactly the 7 in 0, 16 and 18 of 20 seeds.
