@@ -1,6 +1,7 @@
 """Extreme inputs for every family: each ends in a finite fit, in a warning or in an error of ours.
 
     python benchmarks/extremes.py [NAME ...] [--limit 30]
+    python benchmarks/extremes.py tfd.Gumbel tfd.Weibull
 
 Each family gets a response drawn from it and then spoilt (scales, shifts, outliers, values at the
 edge of the support, constants, zeros, classes that a covariate separates, censored rows), and
@@ -36,9 +37,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pandas as pd
+import tensorflow_probability as tfp
 
 import deepregress as dr
-from deepregress.families import family as family_of
+from deepregress.families import Family
+from deepregress.families import family as registered
 
 ROWS = 150
 FINE = ("fit", "warned", "refused")
@@ -74,6 +77,16 @@ class Input:
 
 class _Slow(BaseException):
     """The time limit of one input."""
+
+
+def given_family(name: str) -> Any:
+    """What `fit` is given: a name, or a class of `tfd`."""
+    return getattr(tfp.distributions, name[4:]) if name.startswith("tfd.") else name
+
+
+def family_of(name: str) -> Family:
+    """The family."""
+    return registered(given_family(name))
 
 
 def response(name: str, x: Any, rng: np.random.Generator) -> Any:
@@ -214,7 +227,8 @@ def run(name: str, given: Input) -> tuple[str, str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            model = dr.fit(formula, pd.DataFrame(columns), name, weights=given.weights, verbose=0)
+            family, table = given_family(name), pd.DataFrame(columns)
+            model = dr.fit(formula, table, family, weights=given.weights, verbose=0)
             lacking = ", ".join(not_numbers(name, model))
         except dr.errors.DeepRegressError as error:
             return "refused", str(error)

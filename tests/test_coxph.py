@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from sklearn.model_selection import KFold
 
 import deepregress as dr
 from deepregress.errors import FamilyError, FormulaError, PredictionError, ResponseError
@@ -257,3 +258,29 @@ def test_restricted_mean_of_a_count():
     np.testing.assert_allclose(ours, expected, rtol=1e-10)
     with pytest.raises(PredictionError, match="a response that cannot be negative, 'normal' can"):
         at_values(dr.families.family("normal"), "rmst", np.zeros((2, 2)), np.array(1.0))
+
+
+def log_partial_likelihood(time: np.ndarray, event: np.ndarray, eta: np.ndarray) -> float:
+    """Without ties, by its definition."""
+    return sum(eta[i] - np.log(np.exp(eta[time >= time[i]]).sum()) for i in np.flatnonzero(event))
+
+
+def test_cross_validation_of_a_partial_likelihood_is_what_held_out_rows_add() -> None:
+    rng = np.random.default_rng(4)
+    X, lams = rng.normal(size=(120, 5)), [0.2, 0.1, 0.02]
+    time = rng.exponential(size=120) * np.exp(-X[:, 0])
+    data = {"time": time, "event": (rng.random(120) < 0.7).astype(int), "X": X}
+    formula, splitter = "Surv(time, event) ~ lasso(X)", KFold(3, shuffle=True, random_state=0)
+    found = dr.path(formula, data, family="coxph", lam=lams, folds=splitter)
+    expected = []
+    for train, test in splitter.split(X):
+        part = {name: column[train] for name, column in data.items()}
+        fits = [dr.fit(formula.replace("X", f"X, lam={lam}"), part, family="coxph") for lam in lams]
+        every = [X @ each.coef.to_numpy() for each in fits]
+        values = [
+            log_partial_likelihood(time, data["event"], eta)
+            - log_partial_likelihood(time[train], part["event"], eta[train])
+            for eta in every
+        ]
+        expected.append(-2.0 * np.array(values) / len(test))
+    np.testing.assert_allclose(found.table["loss"], np.mean(expected, axis=0), rtol=1e-6)

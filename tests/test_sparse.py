@@ -350,32 +350,6 @@ def test_cross_validation_is_that_of_scikit_learn() -> None:
     assert found.best("cv1se") == found.table.index[found.table["loss"] <= bound].max()
 
 
-def log_partial_likelihood(time: np.ndarray, event: np.ndarray, eta: np.ndarray) -> float:
-    """Without ties, by its definition."""
-    return sum(eta[i] - np.log(np.exp(eta[time >= time[i]]).sum()) for i in np.flatnonzero(event))
-
-
-def test_cross_validation_of_a_partial_likelihood_is_what_held_out_rows_add() -> None:
-    rng = np.random.default_rng(4)
-    X, lams = rng.normal(size=(120, 5)), [0.2, 0.1, 0.02]
-    time = rng.exponential(size=120) * np.exp(-X[:, 0])
-    data = {"time": time, "event": (rng.random(120) < 0.7).astype(int), "X": X}
-    formula, splitter = "Surv(time, event) ~ lasso(X)", KFold(3, shuffle=True, random_state=0)
-    found = dr.path(formula, data, family="coxph", lam=lams, folds=splitter)
-    expected = []
-    for train, test in splitter.split(X):
-        part = {name: column[train] for name, column in data.items()}
-        fits = [fit(formula.replace("X", f"X, lam={lam}"), part, family="coxph") for lam in lams]
-        every = [X @ coef(each) for each in fits]
-        values = [
-            log_partial_likelihood(time, data["event"], eta)
-            - log_partial_likelihood(time[train], part["event"], eta[train])
-            for eta in every
-        ]
-        expected.append(-2.0 * np.array(values) / len(test))
-    np.testing.assert_allclose(found.table["loss"], np.mean(expected, axis=0), rtol=1e-6)
-
-
 def test_a_refit_is_the_model_of_what_was_selected() -> None:
     model = fit("y ~ z + lasso(X, lam=0.15, refit=True)", DATA)
     kept = np.flatnonzero(model.coef["loc"].filter(like="X."))
@@ -499,32 +473,3 @@ def test_new_rows_need_as_many_columns() -> None:
     model = fit("y ~ lasso(X, lam=0.1)", DATA)
     with pytest.raises(PredictionError, match="12 columns"):
         model.predict({"X": np.zeros((3, 5))})
-
-
-# -- the simulation of the paper -------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_deep_gates_find_groups_with_less_error() -> None:
-    """n = p = 200, 40 groups of 5, 7 informative: lam by a validation set, 6 seeds."""
-    errors: dict[int, list[float]] = {2: [], 3: [], 4: []}
-    false: dict[int, list[int]] = {2: [], 3: [], 4: []}
-    for seed in range(6):
-        rng = np.random.default_rng(seed)
-        beta, informative = np.zeros(200), rng.choice(40, 7, replace=False)
-        for g in informative:
-            beta[5 * g : 5 * g + 5] = rng.normal(size=5)
-        X = rng.normal(size=(3, 200, 200))
-        y = X @ beta + 2.0 * rng.normal(size=(3, 200))
-        for depth in errors:
-            term = f"grouplasso(X, groups=5, depth={depth})"
-            found = dr.path(f"y ~ {term}", {"y": y[0], "X": X[0]}, n_lam=40, ratio=0.02)
-            path = found.coef["loc"].to_numpy()
-            mse = ((y[:, None] - path[:, 0, None] - path[:, 1:] @ X.mT) ** 2).mean(axis=2)
-            best = int(np.argmin(mse[1]))
-            chosen = np.flatnonzero(path[best, 1::5])
-            errors[depth].append(float(np.sqrt(mse[2, best])))
-            false[depth].append(len(np.setdiff1d(chosen, informative)))
-            assert len(np.intersect1d(chosen, informative)) >= 6
-    assert np.mean(errors[3]) < np.mean(errors[2]) and np.mean(errors[4]) < np.mean(errors[2])
-    assert np.mean(false[3]) < np.mean(false[2]) / 2 and np.mean(false[4]) < np.mean(false[2]) / 2

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import deepregress as dr
 from deepregress.families.cox import CoxPH
 from deepregress.fitted import FittedModel
 from deepregress.model import fit
@@ -183,3 +184,32 @@ def test_a_joint_term_does_not_depend_on_the_reference_class() -> None:
     first, second = (model.predict(data, which="prob").to_numpy() for model in models)
     np.testing.assert_allclose(first, second[:, ::-1], atol=1e-8)
     assert models[0].edf_total == pytest.approx(models[1].edf_total, rel=1e-6)
+
+
+# -- the simulation of the paper -------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_deep_gates_find_groups_with_less_error() -> None:
+    """n = p = 200, 40 groups of 5, 7 informative: lam by a validation set, 6 seeds."""
+    errors: dict[int, list[float]] = {2: [], 3: [], 4: []}
+    false: dict[int, list[int]] = {2: [], 3: [], 4: []}
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        beta, informative = np.zeros(200), rng.choice(40, 7, replace=False)
+        for g in informative:
+            beta[5 * g : 5 * g + 5] = rng.normal(size=5)
+        X = rng.normal(size=(3, 200, 200))
+        y = X @ beta + 2.0 * rng.normal(size=(3, 200))
+        for depth in errors:
+            term = f"grouplasso(X, groups=5, depth={depth})"
+            found = dr.path(f"y ~ {term}", {"y": y[0], "X": X[0]}, n_lam=40, ratio=0.02)
+            path = found.coef["loc"].to_numpy()
+            mse = ((y[:, None] - path[:, 0, None] - path[:, 1:] @ X.mT) ** 2).mean(axis=2)
+            best = int(np.argmin(mse[1]))
+            chosen = np.flatnonzero(path[best, 1::5])
+            errors[depth].append(float(np.sqrt(mse[2, best])))
+            false[depth].append(len(np.setdiff1d(chosen, informative)))
+            assert len(np.intersect1d(chosen, informative)) >= 6
+    assert np.mean(errors[3]) < np.mean(errors[2]) and np.mean(errors[4]) < np.mean(errors[2])
+    assert np.mean(false[3]) < np.mean(false[2]) / 2 and np.mean(false[4]) < np.mean(false[2]) / 2

@@ -45,6 +45,8 @@ left out are below exp(-35) of the largest."""
 SMOOTH_FROM, PER_WIDTH = 40.0, 0.5
 """m (1 + a) from which terms are skipped, and the stride in widths: exp(-2 pi^2 4) is lost."""
 BLOCK_OF_TERMS, MAX_TERMS = 8, 128.0
+SERIES_BELOW, SERIES_TERMS = 0.02, 10
+"""Where (1 + d) log(1 + d) - d cancels, and the last power of its series."""
 _N_SUMS = 14
 _LARGEST_LOG = 150.0
 """log y beyond which the density is taken as zero: the cube of the largest j overflows."""
@@ -283,14 +285,16 @@ def _log_sum(log_peak: Tensor, a: Tensor) -> dict[str, Tensor]:
 class _Terms:
     """Terms j of the series of each row and what is summed over them; (n_obs,) each.
 
+    Terms are told by their distance from m, j - m: next to a huge m, j has no digits for it.
+
     Attributes
     ----------
     log_peak, shape : Tensor
         log m and a.
     lowest, stride, count : Tensor
-        The terms are lowest + stride (0, 1, ..., count - 1).
-    centre : Tensor
-        The term next to m; `largest`, `by_peak` and `by_shape` are h and its derivatives there.
+        The distances are lowest + stride (0, 1, ..., count - 1).
+    largest, by_peak, by_shape : Tensor
+        h and its derivatives at the term next to m.
     """
 
     log_peak: Tensor
@@ -298,7 +302,6 @@ class _Terms:
     lowest: Tensor
     stride: Tensor
     count: Tensor
-    centre: Tensor
     largest: Tensor
     by_peak: Tensor
     by_shape: Tensor
@@ -311,21 +314,23 @@ class _Terms:
         # with a stride, nothing may be left below the first term
         smooth = m * (1.0 + a) > SMOOTH_FROM
         stride = tf.where(smooth, tf.maximum(PER_WIDTH * width, 1.0), tf.ones_like(m))
-        lowest = tf.maximum(tf.round(m - WIDTHS_BELOW * width), 1.0)
-        highest = m + WIDTHS_ABOVE * width + FEW_TERMS
+        first = tf.maximum(tf.round(m - WIDTHS_BELOW * width), 1.0)
+        lowest = tf.where(smooth, tf.maximum(-WIDTHS_BELOW * width, 1.0 - m), first - m)
+        highest = WIDTHS_ABOVE * width + FEW_TERMS
         count = tf.minimum(tf.math.ceil((highest - lowest) / stride), MAX_TERMS)
-        below = tf.maximum(tf.floor(m), 1.0)
-        nearer = _bump(below, log_peak, m) <= _bump(below + 1.0, log_peak, m)
-        centre = tf.where(nearer, below, below + 1.0)
+        below = tf.maximum(tf.floor(m), 1.0) - m
+        above = below + 1.0
+        nearer = _bump(below, log_peak, m) <= _bump(above, log_peak, m)
+        centre = tf.where(smooth, tf.zeros_like(m), tf.where(nearer, below, above))
         h, u, v, _, _ = _term(centre, log_peak, m, a)
-        return cls(log_peak, a, lowest, stride, count, centre, h, u, v)
+        return cls(log_peak, a, lowest, stride, count, h, u, v)
 
     def sums(self, first: Tensor) -> Tensor:
         """Sums over terms first, ..., first + BLOCK_OF_TERMS - 1: of the weights and moments."""
         place = first + tf.range(BLOCK_OF_TERMS, dtype=self.shape.dtype)
         log_peak, a = self.log_peak[:, None], self.shape[:, None]
-        j = self.lowest[:, None] + self.stride[:, None] * place
-        h, u, v, c, d = _term(j, log_peak, tf.exp(log_peak), a)
+        distance = self.lowest[:, None] + self.stride[:, None] * place
+        h, u, v, c, d = _term(distance, log_peak, tf.exp(log_peak), a)
         inside = place < self.count[:, None]
         weight = tf.exp(tf.where(inside, h - self.largest[:, None], -np.inf))
         u, v = u - self.by_peak[:, None], v - self.by_shape[:, None]
@@ -335,23 +340,31 @@ class _Terms:
         return tf.stack([tf.reduce_sum(weight, axis=1), *moments], axis=1)
 
 
-def _term(j: Tensor, log_m: Tensor, m: Tensor, a: Tensor) -> tuple[Tensor, ...]:
+def _term(distance: Tensor, log_m: Tensor, m: Tensor, a: Tensor) -> tuple[Tensor, ...]:
     """h_j without its constant; its derivatives in log m, in a, and twice and thrice in a."""
-    bump, at = _bump(j, log_m, m), j * a
+    bump, j = _bump(distance, log_m, m), m + distance
+    at = j * a
     h = -(1.0 + a) * bump - stirling_remainder(j) - stirling_remainder(at)
     by_shape = -bump - j * stirling_derivative(at, 1)
     curved = -(j * j) * stirling_derivative(at, 2)
     third = -(j * j * j) * stirling_derivative(at, 3)
-    return h, (1.0 + a) * (j - m), by_shape, curved, third
+    return h, (1.0 + a) * distance, by_shape, curved, third
 
 
-def _bump(j: Tensor, log_m: Tensor, m: Tensor) -> Tensor:
-    """j log(j / m) - j + m, where m > 1 without its cancellation at j = m."""
-    small = log_m < 0.0
-    far = j * (tf.math.log(j) - log_m) - j + m
-    safe = tf.where(small, tf.ones_like(m), m)
-    delta = (j - safe) / safe
-    return tf.where(small, far, safe * ((1.0 + delta) * tf.math.log1p(delta) - delta))
+def _bump(distance: Tensor, log_m: Tensor, m: Tensor) -> Tensor:
+    """j log(j / m) - j + m at j = m + distance, where m > 1 without its cancellation at j = m."""
+    small, j = log_m < 0.0, m + distance
+    far = j * (tf.math.log(j) - log_m) - distance
+    delta = distance / tf.where(small, tf.ones_like(m), m)
+    series = tf.zeros_like(delta)
+    for k in range(SERIES_TERMS, 1, -1):
+        series = (-1.0) ** k / (k * (k - 1.0)) + delta * series
+    near = tf.where(
+        tf.abs(delta) < SERIES_BELOW,
+        delta * delta * series,
+        (1.0 + delta) * tf.math.log1p(delta) - delta,
+    )
+    return tf.where(small, far, m * near)
 
 
 def _log(x: Vector) -> Vector:
