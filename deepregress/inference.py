@@ -70,13 +70,15 @@ class Inference:
                 )
             H = Arrow.dense(nearest)
         factor = ArrowFactor.of(H + S)
-        if factor is None:
+        # a pivot next to zero factors, but its reciprocal may leave the floats
+        with np.errstate(over="ignore", invalid="ignore"):
+            inverse = None if factor is None else factor.inverse()
+        if inverse is None or not np.isfinite(inverse.V).all():
             why = solution.status.warning or (
                 "some coefficients are not identified (a separated response, or covariates that "
                 "determine each other)"
             )
             raise FitError(f"the penalised Hessian is singular at the solution: {why}")
-        inverse = factor.inverse()
         if not H.layout.entire:
             return cls(inverse, None, S, *_degrees_of_freedom(inverse, S))
         F = inverse.V @ H.A

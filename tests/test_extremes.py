@@ -4,13 +4,17 @@ Sums over counts against direct sums and SciPy, probabilities where factors unde
 a mass, and sizes beyond floating-point numbers.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
 
+from deepregress.arrow import Arrow
 from deepregress.errors import FitError
 from deepregress.families import censoring, family
+from deepregress.inference import Inference
 from deepregress.linalg import nearest_semidefinite
 from deepregress.model import fit
 from deepregress.objective import Derivatives
@@ -146,3 +150,13 @@ def test_a_negative_information_is_raised_alike_in_all_bases():
     T = rng.normal(size=(6, 6))
     other = nearest_semidefinite(T.T @ H @ T, T.T @ S @ T)
     np.testing.assert_allclose(other, T.T @ raised @ T, atol=1e-8)
+
+
+def test_a_pivot_whose_reciprocal_leaves_the_floats_is_refused():
+    x = np.linspace(-1.0, 1.0, 40)
+    solution = fit("y ~ x", {"x": x, "y": x + np.sin(9.0 * x)}, "normal").solution
+    A = solution.information.A.copy()
+    A[1, :] = A[:, 1] = 0.0
+    A[1, 1] = 1e-320
+    with pytest.raises(FitError, match="singular"):
+        Inference.of(replace(solution, information=Arrow.dense(A)))
