@@ -172,6 +172,30 @@ def test_columns_of_several_classes_stay_together(i: int) -> None:
     assert model.sparse.residual < RESIDUAL
 
 
+@pytest.mark.parametrize("i", range(5))
+def test_classes_without_a_reference_are_those_of_glmnet(i: int, tmp_path: Path) -> None:
+    case = SEVERAL["multinomial_ungrouped"]
+    expected, levels = case["fits"][i], case["levels"]
+    data = table(case["table"]).assign(type=lambda t: pd.Categorical(t["type"], levels))
+    term = f"lasso({', '.join(case['columns'])}, lam={expected['lambda']!r})"
+    formula = {"logits": f"type ~ {term}", f"logits[{levels[0]}]": f"~ 0 + {term}"}
+    model = fit(formula, data, family=dr.families.symmetric_categorical())
+    coef = np.array([model.coef[f"logits[{level}]"].filter(regex="^[A-Z]") for level in levels])
+    # six coefficients have no unique median: in the middle of it they are unique
+    coef, theirs = (B - np.median(B, axis=0) for B in (coef, np.array(expected["coef"])))
+    np.testing.assert_allclose(coef, theirs, atol=GLMNET)
+    assert np.array_equal(np.abs(coef) > GLMNET, np.abs(theirs) > GLMNET)
+    ours = -model.loglik / len(data) + expected["lambda"] * np.abs(coef).sum()
+    glmnet = expected["loss"] + expected["lambda"] * np.abs(theirs).sum()
+    assert ours == pytest.approx(glmnet, rel=1e-11)
+    assert model.sparse.residual < RESIDUAL
+    model.save(tmp_path / "model.zip")
+    np.testing.assert_array_equal(
+        dr.load(tmp_path / "model.zip").predict(data, which="prob"),
+        model.predict(data, which="prob"),
+    )
+
+
 def test_a_joint_term_does_not_depend_on_the_reference_class() -> None:
     case = SEVERAL["multinomial_grouped"]
     data, levels = table(case["table"]), case["levels"]

@@ -31,6 +31,7 @@ from deepregress.families import (
     tweedie,
 )
 from deepregress.families.base import Family, Parameter, Value, family, names, register
+from deepregress.families.categorical import symmetric_categorical
 from deepregress.families.neural import drift
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "proportion",
     "register",
     "shape",
+    "symmetric_categorical",
     "transformation",
     "tweedie",
 ]

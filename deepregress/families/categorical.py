@@ -4,7 +4,8 @@
 
 The first class is the reference: `logits[B]` is the log odds of class B against it, so the K - 1
 predictors are log odds ratios of a baseline-category logit model. Fits do not depend on which class
-is the reference; coefficients and penalties do.
+is the reference; coefficients and penalties do. `symmetric_categorical` has no reference: a
+predictor for each of the K classes, of which penalties choose those of least size.
 
 References: Agresti (2013), Categorical Data Analysis, section 8.1; McCullagh & Nelder (1989),
 section 5.2.
@@ -116,9 +117,12 @@ class Categorical(ClassLogits):
     ----------
     codes : tuple of float
         What stands for the classes in the response: 0, 1, ... for a factor, else the numbers.
+    symmetric : bool
+        Whether the first class has a predictor too; see `symmetric_categorical`.
     """
 
     codes: tuple[float, ...] = ()
+    symmetric: bool = False
 
     name: ClassVar[str] = "categorical"
     about: ClassVar[str] = "unordered classes, log odds against the first"
@@ -133,6 +137,26 @@ class Categorical(ClassLogits):
             )
         levels, codes = _classes(response, self.name)
         return replace(self, codes=codes, **self._with_classes(response, levels))
+
+    def _with_classes(self, response: Response, levels: tuple[str, ...]) -> dict[str, Any]:
+        found = super()._with_classes(response, levels)
+        if self.symmetric:
+            first = Parameter(
+                member(LOGITS, levels[0]), self.parameters[0].link, f"log weight of {levels[0]}"
+            )
+            found["parameters"] = (first, *found["parameters"])
+        return found
+
+    def _log_probabilities(self, values: Mapping[str, Value]) -> Tensor:
+        if not self.symmetric:
+            return super()._log_probabilities(values)
+        return tf.nn.log_softmax(tf.stack([value.value for value in values.values()], axis=1))
+
+    def _start_logits(self, counts: Vector) -> dict[str, float]:
+        if not self.symmetric:
+            return super()._start_logits(counts)
+        # against a copy of the first class, whose own logit is then 0
+        return super()._start_logits(np.concatenate([counts[:1], counts]))
 
     def density(self, values: Mapping[str, Value]) -> Any:
         codes = tf.constant(self.codes, tf.float64)
@@ -174,6 +198,26 @@ class Categorical(ClassLogits):
         total = np.cumsum(self.probabilities(eta), axis=1)
         place = np.sum(total[:, :-1] < np.asarray(probability)[..., None], axis=1)
         return np.asarray(np.array(self.codes)[place])
+
+
+def symmetric_categorical() -> Categorical:
+    """Categorical family with a predictor for each class, for penalised terms.
+
+    P(y = k) = exp(eta_k) / sum_j exp(eta_j) does not change where all eta move by the same number.
+    A lasso or ridge on all of them settles it and treats the classes alike (the "ungrouped"
+    multinomial of glmnet). What has no penalty must be left out of one class, the intercept too:
+
+        {"logits": "y ~ lasso(X)", "logits[a]": "~ 0 + lasso(X)"}
+
+    With an even number of classes the coefficients of a column may still move together without
+    changing the sum of their sizes; probabilities and differences of classes are unique.
+
+    Examples
+    --------
+    >>> symmetric_categorical().symmetric
+    True
+    """
+    return Categorical(Categorical.default_parameters(), symmetric=True)
 
 
 @register
