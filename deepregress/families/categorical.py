@@ -210,8 +210,8 @@ def symmetric_categorical() -> Categorical:
         {"logits": "y ~ lasso(X)", "logits[a]": "~ 0 + lasso(X)"}
 
     With an even number of classes the coefficients of a column may still move together without
-    changing the sum of their sizes; probabilities and differences of classes are unique. Where `fit`
-    therefore finds coefficients that are not identified, `elasticnet(X, alpha=0.99)` makes them so.
+    changing the sum of their sizes; probabilities and differences of classes are unique. Where
+    `fit` finds such coefficients not identified, `elasticnet(X, alpha=0.99)` makes them so.
 
     Examples
     --------
