@@ -12,7 +12,7 @@ References: McCullagh & Nelder (1989), chapter 4; Skellam (1948) (beta-binomial)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +25,7 @@ from deepregress.errors import ResponseError
 from deepregress.families.base import Family, Parameter, Value, register
 from deepregress.families.counted import NUMERICALLY_ZERO, edge, whole
 from deepregress.families.counting import Successes, log_choose, log_rising
-from deepregress.families.sums import log_tails_by_sums
+from deepregress.families.sums import blocks_for, log_tails_by_sums
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.response import Response
 
@@ -146,9 +146,16 @@ class BetaBinomial(_Trials):
     variance n prob (1 - prob) (1 + (n - 1) / (1 + precision)).
     """
 
+    n_blocks: int = 0
+    """Of the sums of a compiled likelihood with censored rows."""
+
     name: ClassVar[str] = "betabinomial"
     about: ClassVar[str] = "successes in a known number of trials, overdispersed"
     extra: ClassVar[tuple[str, ...]] = ("precision",)
+
+    def for_response(self, response: Response) -> Family:
+        censored = set(response.rows()) - {"lower", "trials"}
+        return replace(self, n_blocks=blocks_for(response)) if censored else self
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -191,4 +198,5 @@ class BetaBinomial(_Trials):
             mean=trials * prob,
             variance=trials * prob * (1.0 - prob) * spread,
             most=trials,
+            n_blocks=self.n_blocks,
         )

@@ -12,7 +12,7 @@ Analysis of Count Data, 3.3.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,13 +20,14 @@ import tensorflow as tf
 
 from deepregress.bijectors import Tensor, link, softplus
 from deepregress.families import numerical
-from deepregress.families.base import Parameter, Value, register
+from deepregress.families.base import Family, Parameter, Value, register
 from deepregress.families.counted import LEAST_DISPERSION, Counted
 from deepregress.families.counting import Count, log_factorial
 from deepregress.families.moments import weighted_moments
 from deepregress.families.special import log1mexp
-from deepregress.families.sums import log_tails_by_sums
+from deepregress.families.sums import blocks_for, log_tails_by_sums
 from deepregress.linalg import Array, Matrix, Vector
+from deepregress.response import Response
 
 
 @register
@@ -129,9 +130,16 @@ class GeneralizedPoisson(Counted):
     mean * (1 + dispersion)  (glmmTMB's genpois, whose parameter is 1 + dispersion).
     """
 
+    n_blocks: int = 0
+    """Of the sums of a compiled likelihood with censored rows."""
+
     name: ClassVar[str] = "generalized_poisson"
     about: ClassVar[str] = "overdispersed counts with a heavier tail than negbin1"
     extra: ClassVar[tuple[str, ...]] = ("dispersion",)
+
+    def for_response(self, response: Response) -> Family:
+        censored = set(response.rows()) - {"lower", "trials"}
+        return replace(self, n_blocks=blocks_for(response)) if censored else self
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -165,6 +173,7 @@ class GeneralizedPoisson(Counted):
             mean=count.mean,
             variance=count.variance,
             most=np.inf * tf.ones_like(y),
+            n_blocks=self.n_blocks,
         )
 
     def cdf(self, y: Array, eta: Matrix) -> Vector:

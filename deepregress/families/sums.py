@@ -9,6 +9,10 @@ serve a block of any size. L is a power of two: at most the standard deviation, 
 end of the support, and a few times the distance over which f changes by a factor e. Blocks of 32
 counts and less are summed count by count.
 
+A compiled likelihood has a fixed number of blocks, and their lengths may not depend on parameters:
+there a block is as long as the way that has been summed before it, if that is not more than 0.9 of
+the way to an end of the support. What is left beyond the last block is nothing.
+
 References: Gautschi (2004), Orthogonal Polynomials: Computation and Approximation, 1.5 and 3.1.
 """
 
@@ -24,9 +28,10 @@ import scipy.special
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor
-from deepregress.errors import FamilyError
 from deepregress.families.parameter import Value
+from deepregress.families.special import log1mexp
 from deepregress.linalg import Array, Matrix, Vector
+from deepregress.response import Response
 
 _NODES = 32
 _LARGEST = 40
@@ -36,6 +41,10 @@ _CHANGE = 8.0
 _NOTHING = np.log(1e-17)
 _AT_ONCE = 2**16
 """Rows whose tails are summed at once."""
+_FURTHER = 8
+"""Blocks beyond those that reach 0: 64 times as far as the largest count."""
+_NO_LOG, _LEAST, _LOG_2 = -1e10, 1e-300, float(np.log(2.0))
+"""A logarithm of nothing that has derivatives, and the least -log of a probability."""
 
 
 LogDensity = Callable[[Mapping[str, Value], Tensor], Tensor]
@@ -49,6 +58,7 @@ def log_tails_by_sums(
     mean: Tensor,
     variance: Tensor,
     most: Tensor,
+    n_blocks: int,
 ) -> tuple[Tensor, Tensor]:
     """log P(Y <= y) and log P(Y > y) of a count without a distribution function, (n_obs,) each.
 
@@ -62,17 +72,12 @@ def log_tails_by_sums(
     mean, variance : tensor, (n_obs,)
     most : tensor, (n_obs,)
         Largest possible counts, or infinite.
-
-    Raises
-    ------
-    FamilyError
-        Inside a compiled likelihood, which a sum of unknown length cannot be part of.
+    n_blocks : int
+        In a compiled likelihood: `blocks_for` its response.
     """
     if not tf.executing_eagerly():
-        raise FamilyError(
-            "this family takes no censored or truncated response: its distribution function is a "
-            "sum without a formula"
-        )
+        away = tf.stop_gradient(mean)
+        return _compiled_tails(log_density, values, y, y >= away, most, n_blocks)
     at, ends = np.asarray(y, dtype=np.float64), np.asarray(most)
     upward, deviation = at >= np.asarray(mean), np.sqrt(np.asarray(variance))
     tail = np.empty(len(at))
@@ -85,6 +90,45 @@ def log_tails_by_sums(
         other = np.where(tail > -0.7, np.log(-np.expm1(tail)), np.log1p(-np.exp(tail)))
     lower, upper = np.where(upward, other, tail), np.where(upward, tail, other)
     return tf.constant(lower), tf.constant(upper)
+
+
+def blocks_for(response: Response) -> int:
+    """Number of blocks from the largest count of a response to 0, or as far beyond its tails."""
+    known = np.concatenate([response.lower, response.upper])
+    largest = np.max(known[np.isfinite(known)], initial=float(_NODES))
+    return 2 * int(np.ceil(np.log2(largest / _NODES))) + _FURTHER
+
+
+def _compiled_tails(
+    log_density: LogDensity,
+    values: Mapping[str, Value],
+    y: Tensor,
+    upward: Tensor,
+    most: Tensor,
+    n_blocks: int,
+) -> tuple[Tensor, Tensor]:
+    """The same by `n_blocks` blocks, with derivatives."""
+    nodes, log_weights = (tf.constant(each, y.dtype) for each in _rules())
+    direction = tf.where(upward, tf.ones_like(y), -tf.ones_like(y))
+    begin = tf.where(upward, y + 1.0, tf.minimum(y, most))
+    done = tf.zeros_like(y)
+    counts, weights = [], []
+    for _ in range(n_blocks):
+        first = begin + direction * done
+        left = tf.where(upward, most - first, first) + 1.0
+        to_end = 0.9 * tf.minimum(first, most - first)
+        length = tf.minimum(tf.minimum(tf.maximum(done, _NODES), to_end), left)
+        power = tf.floor(tf.math.log(tf.clip_by_value(length, _NODES, 2.0**_LARGEST)) / _LOG_2)
+        place = tf.cast(power, tf.int32)
+        offset = tf.transpose(tf.gather(nodes, place))
+        inside = offset < left
+        counts.append(tf.where(left > 0.0, first + direction * tf.where(inside, offset, 0.0), 0.0))
+        weights.append(tf.where(inside, tf.transpose(tf.gather(log_weights, place)), _NO_LOG))
+        done += tf.where(left > 0.0, 2.0**power, tf.zeros_like(power))
+    terms = log_density(values, tf.concat(counts, axis=0)) + tf.concat(weights, axis=0)
+    tail = tf.minimum(tf.reduce_logsumexp(terms, axis=0), -_LEAST)
+    other = log1mexp(-tail)
+    return tf.where(upward, other, tail), tf.where(upward, tail, other)
 
 
 def _taken(values: Mapping[str, Value], rows: Array) -> dict[str, Value]:
