@@ -329,7 +329,8 @@ def test_classes_scores_and_tables_of_a_fit(tmp_path):
     np.testing.assert_allclose(
         model.predict(which="cdf", at=[2.0])[:, 0], p[:, :2].sum(axis=1), rtol=1e-9
     )
-    assert "threshold[1|2]" in str(model.summary())
+    text = str(model.summary())
+    assert "--- threshold ---" in text and "\n1|2 " in text
     path = tmp_path / "wine.dr"
     model.save(path)
     again = dr.load(path)

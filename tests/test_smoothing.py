@@ -317,7 +317,7 @@ def test_a_short_step_is_stretched_to_where_the_likelihood_falls():
     before = evaluate(obj, start_coef(obj))
     penalty = Problem.of(obj).total(np.zeros(1))
     full = evaluate(obj, maximise(obj, before, penalty, free=np.arange(2)).state.coef)
-    short = evaluate(obj, before.coef + 0.03 * (full.coef - before.coef))
+    short = evaluate(obj, before.coef + 0.2 * (full.coef - before.coef))
     found = stretched(obj, before, short, penalty)
     moved = (found.coef - before.coef)[0] / (full.coef - before.coef)[0]
     assert 0.5 < moved < 2.0

@@ -25,10 +25,11 @@ from deepregress.objective import Derivatives, Objective, positive_part
 
 MAX_STEPS = 200
 MAX_HALVINGS = 40
-MAX_DOUBLINGS = 6
-SLOW = 0.5
-"""Ratio of two decrements from which a step is too short: Newton's fall quadratically, those with
-the positive part of W, which is too curved far from the maximum, need not fall at all."""
+MAX_DOUBLINGS = 2
+SLOW, SLOW_STEPS = 0.5, 5
+"""Ratio of two decrements from which a step is too short, and how many in a row make it so:
+Newton's fall quadratically, those with the positive part of W, which is too curved far from the
+maximum, need not fall at all."""
 DECREMENT = 1e-10
 """Log-likelihood still to be gained at which Newton stops: about 1e-5 standard errors."""
 RIDGE = 1e-8
@@ -157,7 +158,7 @@ def step_towards(
 
 
 def stretched(objective: Objective, before: State, state: State, penalty: TotalPenalty) -> State:
-    """The best of the state and 2, 4, ... times the step to it, while they rise."""
+    """The best of the state and 2 and 4 times the step to it, while they rise."""
     step = 2.0 * (state.coef - before.coef)
     best = state.penalised(penalty)
     for _ in range(MAX_DOUBLINGS):
@@ -193,7 +194,7 @@ def maximise(
     if not len(free):
         return Maximum(state, 0, converged=True)
     layout = objective.layout.restrict(free)
-    last = np.inf
+    last, slow = np.inf, 0
     for steps in range(max_steps):
         gradient = state.at.gradient - penalty.gradient(state.coef)
         _, factor = curvature(objective, state, penalty.S, layout)
@@ -207,7 +208,8 @@ def maximise(
         state, moved = step_towards(objective, before, before.coef + direction, penalty)
         if not moved:
             return Maximum(state, steps, converged=False)
-        if decrement > SLOW * last:
+        slow = slow + 1 if decrement > SLOW * last else 0
+        if slow >= SLOW_STEPS:
             state = stretched(objective, before, state, penalty)
         last = decrement
     return Maximum(state, max_steps, converged=False)
