@@ -160,3 +160,10 @@ def test_a_pivot_whose_reciprocal_leaves_the_floats_is_refused():
     A[1, 1] = 1e-320
     with pytest.raises(FitError, match="singular"):
         Inference.of(replace(solution, information=Arrow.dense(A)))
+
+
+def test_the_open_end_of_a_censored_angle_is_opposite_to_its_location():
+    fam, eta = family("von_mises"), np.array([[0.5, 1.0], [-2.0, 0.0]])
+    for end, below in ((np.inf, 1.0), (-np.inf, 0.0)):
+        np.testing.assert_allclose(fam.cdf(np.full(2, end), eta), below, atol=1e-15)
+        np.testing.assert_allclose(fam.survival(np.full(2, end), eta), 1.0 - below, atol=1e-15)

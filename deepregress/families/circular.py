@@ -120,8 +120,10 @@ class VonMises(Integrated):
 
 
 def _turned(y: Array, theta: Mapping[str, Vector]) -> Vector:
-    """Angle from loc, in [-pi, pi]."""
-    return _wrapped(np.asarray(y, dtype=np.float64) - theta["loc"])
+    """Angle from loc, in [-pi, pi]; the end opposite to loc for the open end of a censored row."""
+    angle = np.asarray(y, dtype=np.float64) - theta["loc"]
+    known = np.isfinite(angle)
+    return np.where(known, _wrapped(np.where(known, angle, 0.0)), np.sign(angle) * np.pi)
 
 
 def _wrapped(angle: Vector) -> Vector:
