@@ -68,26 +68,15 @@ def assemble(
     networks = any(design.networks for design in designs.values())
     if family.partial:
         _refuse_estimated_strata(objective)
-        _refuse_sums_over_rows(family, needed=networks)
+        if networks:
+            raise FitError(
+                f"family {family.name!r} has no likelihood of single rows: networks need "
+                "family='cox', the full likelihood"
+            )
         objective = objective.densely()
     if not sparse and not networks:
         _refuse_saturation(objective)
     return objective, inputs
-
-
-def _refuse_sums_over_rows(family: Family, *, needed: bool) -> None:
-    """Networks are trained by likelihoods that are sums over rows.
-
-    Raises
-    ------
-    FitError
-        They are needed of a partial likelihood, which is none.
-    """
-    if needed:
-        raise FitError(
-            f"family {family.name!r} has no likelihood of single rows: networks need "
-            "family='cox', the full likelihood"
-        )
 
 
 def _refuse_estimated_strata(objective: Objective) -> None:

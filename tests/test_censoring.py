@@ -352,3 +352,10 @@ def test_a_censored_generalized_poisson_is_recovered():
     model = dr.fit("interval(y, high) ~ x", data, "generalized_poisson")
     error = np.abs(model.coef - np.array([1.0, 1.0, 0.3])) / model.std_error
     assert error.max() < 3.0
+
+
+def test_censored_sums_within_a_mixture_are_refused():
+    data = {"y": np.minimum(np.arange(20.0), 9.0), "high": np.r_[np.arange(9.0), [np.inf] * 11]}
+    mixture = dr.mixture("generalized_poisson", "poisson")
+    with pytest.raises(dr.errors.FamilyError, match="within another family"):
+        dr.fit("interval(y, high) ~ 1", data, mixture)

@@ -154,8 +154,7 @@ class BetaBinomial(_Trials):
     extra: ClassVar[tuple[str, ...]] = ("precision",)
 
     def for_response(self, response: Response) -> Family:
-        censored = set(response.rows()) - {"lower", "trials"}
-        return replace(self, n_blocks=blocks_for(response)) if censored else self
+        return replace(self, n_blocks=blocks_for(response))
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:

@@ -138,8 +138,7 @@ class GeneralizedPoisson(Counted):
     extra: ClassVar[tuple[str, ...]] = ("dispersion",)
 
     def for_response(self, response: Response) -> Family:
-        censored = set(response.rows()) - {"lower", "trials"}
-        return replace(self, n_blocks=blocks_for(response)) if censored else self
+        return replace(self, n_blocks=blocks_for(response))
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:

@@ -28,6 +28,7 @@ import scipy.special
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor
+from deepregress.errors import FamilyError
 from deepregress.families.parameter import Value
 from deepregress.families.special import log1mexp
 from deepregress.linalg import Array, Matrix, Vector
@@ -41,6 +42,8 @@ _CHANGE = 8.0
 _NOTHING = np.log(1e-17)
 _AT_ONCE = 2**16
 """Rows whose tails are summed at once."""
+_COUNTS = ("lower", "upper", "entry", "exit")
+"""Columns of a response that hold counts at which tails begin."""
 _FURTHER = 8
 """Blocks beyond those that reach 0: 64 times as far as the largest count."""
 _NO_LOG, _LEAST, _LOG_2 = -1e10, 1e-300, float(np.log(2.0))
@@ -74,8 +77,18 @@ def log_tails_by_sums(
         Largest possible counts, or infinite.
     n_blocks : int
         In a compiled likelihood: `blocks_for` its response.
+
+    Raises
+    ------
+    FamilyError
+        In a compiled likelihood that has no blocks, as that of a family within another one.
     """
     if not tf.executing_eagerly():
+        if not n_blocks:
+            raise FamilyError(
+                "within another family this one takes no censored or truncated response: its "
+                "distribution function is a sum without a formula"
+            )
         away = tf.stop_gradient(mean)
         return _compiled_tails(log_density, values, y, y >= away, most, n_blocks)
     at, ends = np.asarray(y, dtype=np.float64), np.asarray(most)
@@ -93,8 +106,14 @@ def log_tails_by_sums(
 
 
 def blocks_for(response: Response) -> int:
-    """Number of blocks from the largest count of a response to 0, or as far beyond its tails."""
-    known = np.concatenate([response.lower, response.upper])
+    """Number of blocks from the largest count of a response to 0, or as far beyond its tails.
+
+    0 where no row is censored or truncated.
+    """
+    rows = response.rows()
+    if set(rows) <= {"lower", "trials"}:
+        return 0
+    known = np.concatenate([rows[name] for name in _COUNTS if name in rows])
     largest = np.max(known[np.isfinite(known)], initial=float(_NODES))
     return 2 * int(np.ceil(np.log2(largest / _NODES))) + _FURTHER
 
