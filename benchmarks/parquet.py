@@ -123,8 +123,8 @@ def fit(path: Path, model: str, n_memory: int, epochs: int) -> dict:
 
 def passes(path: Path) -> dict:
     """Seconds of CPU of one pass: columns in files against designs evaluated again."""
+    from deepregress.disk.source import opened
     from deepregress.model import bind
-    from deepregress.source import opened
     from deepregress.training_rows import read
 
     formula, family = FORMULAS["normal"]

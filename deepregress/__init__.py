@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from deepregress import networks as networks
     from deepregress import orthogonal as orthogonal
     from deepregress import survival_metrics as survival_metrics
-    from deepregress.competing_risks import cumulative_incidence as cumulative_incidence
     from deepregress.cross_validation import cross_validate as cross_validate
-    from deepregress.deep_ensemble import Ensemble as Ensemble
-    from deepregress.ensemble_fit import ensemble as ensemble
+    from deepregress.deep.ensemble import Ensemble as Ensemble
+    from deepregress.deep.ensemble_fit import ensemble as ensemble
     from deepregress.errors import ConvergenceWarning as ConvergenceWarning
     from deepregress.errors import DeepRegressError as DeepRegressError
     from deepregress.errors import DeepRegressWarning as DeepRegressWarning
@@ -35,17 +34,20 @@ if TYPE_CHECKING:
     from deepregress.families.mixture import mixture as mixture
     from deepregress.families.positive import survreg as survreg
     from deepregress.fitted import FittedModel as FittedModel
-    from deepregress.followup import split_at as split_at
     from deepregress.loading import load as load
     from deepregress.model import fit as fit
-    from deepregress.proportional_hazards import proportionality as proportionality
-    from deepregress.proportional_hazards import schoenfeld_residuals as schoenfeld_residuals
     from deepregress.scoring import compare as compare
     from deepregress.solvers.base import Training as Training
-    from deepregress.sparse_path import path as path
-    from deepregress.survival_plotting import plot_calibration as plot_calibration
-    from deepregress.survival_plotting import plot_cumulative_incidence as plot_cumulative_incidence
-    from deepregress.survival_plotting import plot_survival as plot_survival
+    from deepregress.sparse.path import path as path
+    from deepregress.survival.competing_risks import cumulative_incidence as cumulative_incidence
+    from deepregress.survival.followup import split_at as split_at
+    from deepregress.survival.plotting import plot_calibration as plot_calibration
+    from deepregress.survival.plotting import plot_cumulative_incidence as plot_cumulative_incidence
+    from deepregress.survival.plotting import plot_survival as plot_survival
+    from deepregress.survival.proportional_hazards import proportionality as proportionality
+    from deepregress.survival.proportional_hazards import (
+        schoenfeld_residuals as schoenfeld_residuals,
+    )
 
 __version__ = "0.1.0"
 
@@ -55,7 +57,7 @@ _HOME = {
     "DeepRegressError": "deepregress.errors",
     "DeepRegressWarning": "deepregress.errors",
     "DistributionalRegressor": "deepregress.estimator",
-    "Ensemble": "deepregress.deep_ensemble",
+    "Ensemble": "deepregress.deep.ensemble",
     "Family": "deepregress.families",
     "FittedModel": "deepregress.fitted",
     "Training": "deepregress.solvers.base",
@@ -63,25 +65,25 @@ _HOME = {
     "compare": "deepregress.scoring",
     "cross_validate": "deepregress.cross_validation",
     "coxph": "deepregress.families.cox",
-    "cumulative_incidence": "deepregress.competing_risks",
+    "cumulative_incidence": "deepregress.survival.competing_risks",
     "datasets": "deepregress.datasets",
-    "ensemble": "deepregress.ensemble_fit",
+    "ensemble": "deepregress.deep.ensemble_fit",
     "errors": "deepregress.errors",
     "families": "deepregress.families",
     "fit": "deepregress.model",
     "load": "deepregress.loading",
     "mixture": "deepregress.families.mixture",
     "networks": "deepregress.networks",
-    "nominal_test": "deepregress.nominal_effects",
+    "nominal_test": "deepregress.inference.nominal_effects",
     "orthogonal": "deepregress.orthogonal",
-    "path": "deepregress.sparse_path",
-    "plot_calibration": "deepregress.survival_plotting",
-    "plot_cumulative_incidence": "deepregress.survival_plotting",
-    "plot_survival": "deepregress.survival_plotting",
-    "proportionality": "deepregress.proportional_hazards",
-    "scale_test": "deepregress.nominal_effects",
-    "schoenfeld_residuals": "deepregress.proportional_hazards",
-    "split_at": "deepregress.followup",
+    "path": "deepregress.sparse.path",
+    "plot_calibration": "deepregress.survival.plotting",
+    "plot_cumulative_incidence": "deepregress.survival.plotting",
+    "plot_survival": "deepregress.survival.plotting",
+    "proportionality": "deepregress.survival.proportional_hazards",
+    "scale_test": "deepregress.inference.nominal_effects",
+    "schoenfeld_residuals": "deepregress.survival.proportional_hazards",
+    "split_at": "deepregress.survival.followup",
     "survival_metrics": "deepregress.survival_metrics",
     "survreg": "deepregress.families.positive",
 }

@@ -26,11 +26,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deepregress.disk.scratch import beside, parts
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import NetworkError
 from deepregress.linalg import Array
 from deepregress.pooling import POOLINGS
-from deepregress.scratch import beside, parts
-from deepregress.stored import StoredArray
 
 Shape = tuple[int, ...]
 

@@ -14,14 +14,14 @@ import numpy as np
 
 from deepregress.data import Frame, Response
 from deepregress.design import Design
+from deepregress.disk.design import stored_arrays
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import FitError, FormulaError
 from deepregress.families.base import Family
 from deepregress.groups import STRATUM
 from deepregress.linalg import Array
 from deepregress.objective import Objective, Unit
 from deepregress.penalty import PlacedPenalty, Quadratic
-from deepregress.stored import StoredArray
-from deepregress.stored_design import stored_arrays
 from deepregress.training_rows import TrainingRows
 
 

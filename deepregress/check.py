@@ -20,13 +20,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from deepregress.assembly import assemble
-from deepregress.basis_dimension import basis_dimensions
 from deepregress.data import Frame, Response
 from deepregress.design import Design
 from deepregress.diagnostics import Checks, residuals
 from deepregress.errors import PredictionError
 from deepregress.families.base import Family
 from deepregress.goodness import Fit
+from deepregress.inference.basis_dimension import basis_dimensions
 from deepregress.linalg import Matrix, Vector, one_blas_thread
 from deepregress.marginal import Point, Problem, Slope
 from deepregress.plotting import checks_figure

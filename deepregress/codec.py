@@ -28,7 +28,7 @@ from deepregress.errors import DataError
 from deepregress.linalg import Array
 
 # Raised by one when a file written now could not be read by the version before.
-FORMAT = 2
+FORMAT = 3
 # The key that marks a JSON object as the encoding of something else than a dict.
 _KIND = "!"
 _PACKAGE = __name__.partition(".")[0]

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import KFold
 
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import DataError
 from deepregress.families import Family
 from deepregress.linalg import Array
 from deepregress.model import fit
 from deepregress.scoring import row_scores
 from deepregress.solvers.base import Training
-from deepregress.stored import StoredArray
 
 
 def cross_validate(

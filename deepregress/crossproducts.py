@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from deepregress.arrow import LARGEST, Arrow, Layout
+from deepregress.disk.arrow import LARGEST, Arrow, Layout
 from deepregress.errors import FitError
 from deepregress.families.base import upper_pairs
 from deepregress.linalg import Array, Matrix, Vector

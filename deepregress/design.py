@@ -24,6 +24,7 @@ import numpy as np
 import scipy.linalg
 
 from deepregress.data import Frame
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import (
     DeepRegressWarning,
     FormulaError,
@@ -37,7 +38,6 @@ from deepregress.model_matrix import LevelColumns, ModelMatrix
 from deepregress.penalty import PlacedPenalty, joined
 from deepregress.reading import Reading
 from deepregress.remainder import split_summands
-from deepregress.stored import StoredArray
 from deepregress.terms import build
 from deepregress.terms.base import (
     Block,

@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from deepregress.arrow import Inverse
 from deepregress.data import Frame
+from deepregress.disk.arrow import Inverse
 from deepregress.grids import Place, Profile, Shown
-from deepregress.inference import normal_quantile
+from deepregress.inference.covariance import normal_quantile
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import ModelMatrix, Reduced, stacked
 from deepregress.prediction import Labels, Predictor, Predictors, chunks

@@ -15,28 +15,29 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from deepregress import comparison, quantities, summary
-from deepregress import variance_components as components
-from deepregress.arrow import Inverse
+from deepregress import quantities, summary
 from deepregress.assembly import assemble
-from deepregress.comparison import Compared
-from deepregress.corrected import CorrectedInference, SmoothingUncertainty
 from deepregress.data import Frame, Response
-from deepregress.decomposition import decomposition
+from deepregress.deep.decomposition import decomposition
+from deepregress.deep.noise import NetworkNoise
 from deepregress.design import Design
+from deepregress.disk.arrow import Inverse
+from deepregress.disk.fit import StoredFit
 from deepregress.errors import FitError, PredictionError
 from deepregress.families.base import Family
 from deepregress.goodness import Fit, Goodness
 from deepregress.grids import Profile
-from deepregress.inference import Inference
-from deepregress.influence import Protection
+from deepregress.inference import comparison
+from deepregress.inference import variance_components as components
+from deepregress.inference.comparison import Compared
+from deepregress.inference.corrected import CorrectedInference, SmoothingUncertainty
+from deepregress.inference.covariance import Inference
+from deepregress.inference.influence import Protection
 from deepregress.linalg import Matrix, Vector
-from deepregress.network_noise import NetworkNoise
 from deepregress.prediction import Deep, Estimate, Predictors
-from deepregress.series import Series
+from deepregress.series.lagged import Series
 from deepregress.solvers.base import Solution
-from deepregress.sparse_tables import SparseTables
-from deepregress.stored_fit import StoredFit
+from deepregress.sparse.tables import SparseTables
 from deepregress.summary import Summary
 
 

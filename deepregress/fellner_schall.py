@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from deepregress.arrow import Arrow, ArrowFactor
+from deepregress.disk.arrow import Arrow, ArrowFactor
 from deepregress.errors import FitError
 from deepregress.linalg import Vector
 from deepregress.marginal import PenaltyTraces, Point, Problem

@@ -15,27 +15,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepregress import (
-    baseline_errors,
-    check,
-    delta,
-    diagnostics,
-    effects,
-    forecast,
-    grids,
-    network_posterior,
-    panels,
-    plotting,
-    quantities,
-    saved,
-)
+from deepregress import check, diagnostics, effects, grids, panels, plotting, quantities, saved
 from deepregress.data import Frame, Response, prediction_frame
+from deepregress.deep import posterior
+from deepregress.deep.noise import Masks
 from deepregress.errors import PredictionError
 from deepregress.estimates import Estimates
+from deepregress.inference import delta
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.network_noise import Masks
 from deepregress.new_response import log_likelihood, response_at
 from deepregress.prediction import Labels
+from deepregress.series import forecast
+from deepregress.survival import baseline_errors
 
 NO_PROBABILITY = "which='quantile' needs at=, the probabilities, such as at=0.9."
 Exclude = str | Sequence[str | tuple[str, str]] | None
@@ -237,7 +228,7 @@ class FittedModel(Estimates):
         if self.noise is not None:
             given = dataclasses.replace(given, V=self.noise.conditional)
         conditional = dataclasses.replace(self, inference=given, noise=None)
-        inference, noise = network_posterior.with_noise(
+        inference, noise = posterior.with_noise(
             networks,
             conditional._predictors,
             given,

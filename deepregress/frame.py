@@ -17,9 +17,9 @@ import pandas as pd
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.stateful_transforms import stateful_eval
 
+from deepregress.disk.source import opened
 from deepregress.errors import DataError, FormulaError, listing
 from deepregress.linalg import Array
-from deepregress.source import opened
 
 Column = Array | pd.Categorical
 Rows = slice | Array

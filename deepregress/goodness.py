@@ -19,13 +19,13 @@ import numpy as np
 import scipy.optimize
 
 from deepregress.data import Frame
+from deepregress.disk.scratch import PART_ROWS, parts
 from deepregress.families.base import Family
 from deepregress.groups import group_of
-from deepregress.inference import Inference
+from deepregress.inference.covariance import Inference
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.prediction import Predictor, Predictors, chunks
 from deepregress.response import Response
-from deepregress.scratch import PART_ROWS, parts
 from deepregress.solvers.base import Solution
 
 

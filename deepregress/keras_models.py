@@ -28,10 +28,10 @@ from deepregress.architecture import (
     origin_of,
     template,
 )
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import NetworkError
 from deepregress.linalg import Array
 from deepregress.reading import AS_COLUMNS, Reading
-from deepregress.stored import StoredArray
 
 BASE_ARGUMENTS = frozenset({"name", "dtype", "trainable"})
 """Constructor arguments of every Keras model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from deepregress import saved
-from deepregress.deep_ensemble import Ensemble
+from deepregress.deep.ensemble import Ensemble
 from deepregress.fitted import FittedModel
 
 

@@ -27,7 +27,7 @@ from functools import cached_property
 
 import numpy as np
 
-from deepregress.arrow import Arrow, ArrowFactor, Inverse, Layout, ProjectedFactor
+from deepregress.disk.arrow import Arrow, ArrowFactor, Inverse, Layout, ProjectedFactor
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Objective
 from deepregress.penalty_groups import DiagonalGroup, Group, Penalty, grouped, root

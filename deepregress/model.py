@@ -19,9 +19,13 @@ from typing import Any, Literal
 import numpy as np
 
 from deepregress.assembly import assemble
-from deepregress.autoregression import asked
 from deepregress.data import Frame, Response, prediction_frame, training_set
+from deepregress.deep.flow_fit import further_rounds, joint, learns, refitted
+from deepregress.deep.input_selection import select_inputs, selects
 from deepregress.design import Design, build_designs, crossings, variables
+from deepregress.disk.fit import StoredFit
+from deepregress.disk.source import opened
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import (
     ConvergenceWarning,
     FitError,
@@ -33,32 +37,30 @@ from deepregress.errors import (
 from deepregress.families import Family
 from deepregress.families import family as family_of
 from deepregress.fitted import FittedModel
-from deepregress.flow_fit import further_rounds, joint, learns, refitted
 from deepregress.formula import ParsedModel, expand, parse, with_strata
-from deepregress.inference import Inference
-from deepregress.input_selection import select_inputs, selects
+from deepregress.inference.covariance import Inference
 from deepregress.keras_models import Shared
 from deepregress.linalg import Array
 from deepregress.networks import reading_of, resolve
 from deepregress.new_response import response_at
 from deepregress.objective import Objective
 from deepregress.prediction import Deep
-from deepregress.selection import SparseFits, fit_sparse
-from deepregress.series import Series
+from deepregress.series.autoregression import asked
+from deepregress.series.lagged import Series
 from deepregress.smoothing import select
 from deepregress.solvers.base import StructuredSolver, Training
 from deepregress.solvers.checkpoint import seed_in
+from deepregress.solvers.folds import crossfitted
 from deepregress.solvers.parts import NetworkPart, check_trunk
 from deepregress.solvers.semistructured import solve
 from deepregress.solvers.stochastic import train
 from deepregress.solvers.validation import Validation
-from deepregress.source import opened
-from deepregress.sparse import Placed, placed
-from deepregress.sparse_fit import Result
-from deepregress.stored import StoredArray
-from deepregress.stored_fit import StoredFit
+from deepregress.sparse.fit import Result
+from deepregress.sparse.gates import SparseFits
+from deepregress.sparse.model import placed
+from deepregress.sparse.selection import fit_sparse
 from deepregress.terms import registered
-from deepregress.training_rows import TrainingRows, stored_training_set
+from deepregress.training_rows import TrainingRows, codes_of, stored_training_set
 
 METHODS = ("REML", "ML", "GCV", "fixed")
 ORTHOGONALIZATIONS = ("posthoc", "cell", "none")
@@ -147,15 +149,23 @@ def fit(
     doi:10.1080/00031305.2022.2164054; Ruegamer (2023), arXiv:2306.00522.
     """
     check_choices(method, orthogonalize)
-    supplied = dict(networks or {})
+    supplied, training = dict(networks or {}), training or Training()
     bound = bind(
-        formula, data, family, link=link, networks=supplied, weights=weights, na=na, select=select
+        formula,
+        data,
+        family,
+        link=link,
+        networks=supplied,
+        weights=weights,
+        na=na,
+        select=select,
+        groups=training.groups,
     )
     return fit_bound(
         bound,
         supplied,
         method=method,
-        training=training or Training(),
+        training=training,
         orthogonalize=orthogonalize,
         seed=seed,
         verbose=verbose,
@@ -180,6 +190,8 @@ class Bound:
         Of data on disk the numbers of the rows that are in `frame`, among all.
     series : Series or None
         Lags, where formulas have any, and the last rows of the table.
+    groups : Array or None, (n_obs,)
+        Which rows folds of networks keep together.
     """
 
     formula: dict[str, str]
@@ -189,6 +201,7 @@ class Bound:
     inputs: dict[tuple[str, str], tuple[Array | StoredArray, ...]]
     chosen: Array | None = None
     series: Series | None = None
+    groups: Array | None = None
 
 
 def bind(
@@ -201,8 +214,9 @@ def bind(
     weights: str | Sequence[float] | Array | None,
     na: Literal["drop", "raise"],
     select: bool,
+    groups: str | Array | None = None,
 ) -> Bound:
-    """Steps 1 and 2 of `fit`, whose arguments these are."""
+    """Steps 1 and 2 of `fit`, whose arguments these are; `groups` are those of its training."""
     called = asked(formula, data, family_of(family, link))
     given = called.family
     parsed = parse(
@@ -212,7 +226,8 @@ def bind(
         terms=registered(),
         networks=networks,
     )
-    rows, response = _training_rows(called.data, parsed, weights, na, given.known)
+    needs = variables(parsed) | ({"groups": (groups,)} if isinstance(groups, str) else {})
+    rows, response = _training_rows(called.data, parsed, needs, weights, na, given.known)
     frame = rows if isinstance(rows, Frame) else rows.sample
     parsed = with_strata(parsed, given.groups[0], given.groups)
     given = given.for_response(response)
@@ -223,12 +238,14 @@ def bind(
     designs = build_designs(parsed, frame, given.parameter_names, select=select, readings=readings)
     objective, inputs = assemble(given, response, designs, rows)
     chosen = None if isinstance(rows, Frame) else rows.chosen
-    return Bound(_texts(parsed), frame, designs, objective, inputs, chosen, called.series)
+    codes = None if groups is None else codes_of(groups, rows)
+    return Bound(_texts(parsed), frame, designs, objective, inputs, chosen, called.series, codes)
 
 
 def _training_rows(
     data: Any,
     parsed: ParsedModel,
+    needs: Mapping[str, Sequence[str]],
     weights: str | Sequence[float] | Array | None,
     na: Literal["drop", "raise"],
     known: Sequence[str],
@@ -240,7 +257,7 @@ def _training_rows(
         crossed, coded = crossings(parsed)
         read = partial(stored_training_set, source, crossings=crossed, coded=coded)
     return read(
-        variables(parsed),
+        needs,
         response=parsed.response,
         response_variables=parsed.response_variables,
         weights=weights,
@@ -264,6 +281,8 @@ def fit_bound(
     if method == "fixed":
         _check_fixed(bound.designs)
     parts = _parts(bound.designs, bound.inputs, networks, bound.objective)
+    settings = {"orthogonalize": orthogonalize, "training": training}
+    training = replace(training, groups=bound.groups)
     if seed is None and parts:
         kept = seed_in(training.checkpoint)
         seed = secrets.randbits(31) if kept is None else kept
@@ -292,7 +311,6 @@ def fit_bound(
         eta = (fitted.objective or bound.objective).eta(fitted.solution.coef)
         bound = replace(bound, objective=refitted(bound.objective, eta))
         fitted, deep = solved(bound)
-    settings = {"orthogonalize": orthogonalize, "training": training}
     return fitted_model(bound, fitted, deep, seed=seed, method=method, settings=settings)
 
 
@@ -429,9 +447,9 @@ def _solve(
     if not parts:
         solution = structured(objective)
         return Result(solution, Inference.of(solution)), None
-    fits = _sparse_fits(bound, sparse, known)
+    fits = SparseFits.of(bound.designs, sparse, known)
     if fits is not None and fits.gates:
-        training = _crossfitted(training)
+        training = crossfitted(training)
     result = solve(
         objective,
         parts,
@@ -467,31 +485,3 @@ def _validation(bound: Bound, parts: Sequence[NetworkPart], table: Any) -> Valid
     parameters = list(designs)
     own = [inputs[parameters[part.unit], part.label] for part in parts]
     return Validation(objective, own, objective.eta(np.zeros(objective.n_coef)))
-
-
-def _sparse_fits(bound: Bound, sparse: Sequence[Placed], method: str) -> SparseFits | None:
-    """The structured solver beside networks where terms are sparse or networks may leave."""
-    gates = {
-        (unit, block.label): block.gate
-        for unit, design in enumerate(bound.designs.values())
-        for block in design.networks
-        if block.gate is not None
-    }
-    if not sparse and not gates:
-        return None
-    if sparse:
-        # one way to choose lam for all
-        asked = sparse[0].sparsity
-        gates = {
-            key: replace(gate, select=asked.select, folds=asked.folds, refit=asked.refit)
-            for key, gate in gates.items()
-        }
-    n_coef = [design.n_coef for design in bound.designs.values()]
-    return SparseFits(sparse, gates, tuple(bound.designs), n_coef, method)
-
-
-def _crossfitted(training: Training) -> Training:
-    """Training by cross-fitting, which gates need: they judge rows that a network did not see."""
-    if training.crossfit is False:
-        raise FitError("select=True of networks needs cross-fitting: leave out crossfit=False")
-    return replace(training, crossfit=True)

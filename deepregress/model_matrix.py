@@ -14,9 +14,9 @@ from functools import cached_property
 
 import numpy as np
 
-from deepregress.arrow import Inverse
+from deepregress.disk.arrow import Inverse
+from deepregress.disk.scratch import beside, parts
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.scratch import beside, parts
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ import keras
 import numpy as np
 
 from deepregress.architecture import Architecture, Signature
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import NetworkError
 from deepregress.factorised import DeepHoyer as DeepHoyer
 from deepregress.factorised import SparsitySchedule as SparsitySchedule
@@ -44,7 +45,6 @@ from deepregress.reading import (
     Reading,
     TextReading,
 )
-from deepregress.stored import StoredArray
 from deepregress.vocabulary import FIRST_WORD
 
 Given = Any

@@ -26,16 +26,16 @@ from typing import TypeVar
 
 import numpy as np
 
-from deepregress.arrow import LARGEST, Arrow, Inverse, Layout
 from deepregress.crossproducts import JointColumns, Products, RowColumns
 from deepregress.data import Response
+from deepregress.disk.arrow import LARGEST, Arrow, Inverse, Layout
+from deepregress.disk.scratch import beside, parts
 from deepregress.errors import FitError
 from deepregress.families.base import CHUNK_SIZES, Family, upper_pairs
 from deepregress.families.risk_sets import RiskSets
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import LevelColumns, ModelMatrix, Reduced
 from deepregress.penalty import PlacedPenalty, as_matrix
-from deepregress.scratch import beside, parts
 
 _T = TypeVar("_T")
 _CHUNK = CHUNK_SIZES[-1]

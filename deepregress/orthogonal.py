@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepregress.arrow import Inverse
 from deepregress.assembly import assemble
 from deepregress.data import Frame, prediction_frame
+from deepregress.disk.arrow import Inverse
 from deepregress.errors import ConvergenceWarning, FitError, PredictionError, warn
 from deepregress.families.base import Family
 from deepregress.fitted import FittedModel
 from deepregress.formula import expression_variables
-from deepregress.inference import Inference
-from deepregress.influence import Protection, evaluation_coefficients
+from deepregress.inference.covariance import Inference
+from deepregress.inference.influence import Protection, evaluation_coefficients
 from deepregress.linalg import Array, Matrix, Vector, one_blas_thread
 from deepregress.marginal import Problem
 from deepregress.objective import Objective

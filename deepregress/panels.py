@@ -23,7 +23,7 @@ from deepregress.basis.random_effect import RandomEffect
 from deepregress.data import Frame
 from deepregress.effects import effect, partial_effect, working_residuals
 from deepregress.grids import Grid, Place, Profile, grid_of, places, shown_at
-from deepregress.inference import normal_quantile
+from deepregress.inference.covariance import normal_quantile
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.prediction import Predictors
 from deepregress.response import Response

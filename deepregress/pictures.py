@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import DataError
 from deepregress.linalg import Array
-from deepregress.stored import StoredArray
 
 WHITE, WHITE_16_BIT = 255.0, 65535.0
 """The largest values of a pixel in a file."""

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepregress.arrow import Inverse
 from deepregress.data import Frame
+from deepregress.deep.noise import NetworkNoise
 from deepregress.design import CHUNK_ROWS, Design
+from deepregress.disk.arrow import Inverse
 from deepregress.errors import PredictionError, listing, suggestion
 from deepregress.families.base import Family
 from deepregress.groups import group_of, members
 from deepregress.linalg import Array, Matrix, Vector, one_blas_thread
 from deepregress.model_matrix import LevelColumns, ModelMatrix, Reduced
-from deepregress.network_noise import NetworkNoise
 from deepregress.new_levels import priors, variances
 from deepregress.predictor import DeepEffect
 from deepregress.terms.base import Block, ColumnBlock, NetworkBlock

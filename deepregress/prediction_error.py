@@ -19,7 +19,7 @@ from dataclasses import replace
 import numpy as np
 import scipy.optimize
 
-from deepregress.arrow import Arrow, ArrowFactor
+from deepregress.disk.arrow import Arrow, ArrowFactor
 from deepregress.errors import FitError
 from deepregress.linalg import Vector
 from deepregress.marginal import PenaltyTraces, Point, Problem

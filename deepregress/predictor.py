@@ -24,10 +24,10 @@ import numpy as np
 import tensorflow as tf
 
 from deepregress.architecture import Architecture, call, stateless, template
+from deepregress.disk.scratch import beside
+from deepregress.disk.stored import StoredArray
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import ModelMatrix
-from deepregress.scratch import beside
-from deepregress.stored import StoredArray
 
 Tensor = Any
 

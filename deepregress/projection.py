@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from deepregress.arrow import Arrow, ArrowFactor
 from deepregress.crossproducts import JointColumns
+from deepregress.disk.arrow import Arrow, ArrowFactor
 from deepregress.linalg import Array, Factor, Matrix, Vector
 from deepregress.model_matrix import ModelMatrix
 

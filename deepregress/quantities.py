@@ -24,7 +24,7 @@ import pandas as pd
 
 from deepregress.errors import PredictionError, listing, suggestion
 from deepregress.families.base import Family
-from deepregress.inference import normal_quantile
+from deepregress.inference.covariance import normal_quantile
 from deepregress.linalg import Array, Matrix, Vector
 
 AT = ("quantile", "cdf", "pdf", "logpdf", "prob", "survival", "hazard", "cumhazard", "rmst")

@@ -17,8 +17,8 @@ from functools import cached_property
 
 import numpy as np
 
+from deepregress.disk.scratch import beside
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.scratch import beside
 
 
 @dataclass(frozen=True, eq=False)

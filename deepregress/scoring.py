@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepregress.deep_ensemble import Ensemble
+from deepregress.deep.ensemble import Ensemble
 from deepregress.errors import PredictionError, suggestion
 from deepregress.fitted import FittedModel
 from deepregress.linalg import Matrix, Vector

@@ -19,7 +19,8 @@ import numpy as np
 import scipy.linalg
 
 from deepregress import prediction_error
-from deepregress.arrow import Arrow, ArrowFactor
+from deepregress.disk.arrow import Arrow, ArrowFactor
+from deepregress.disk.scratch import parts
 from deepregress.errors import FitError
 from deepregress.fellner_schall import (
     LARGEST_STEP,
@@ -32,7 +33,6 @@ from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
 from deepregress.marginal import PenaltyTraces, Point, Problem, Slope
 from deepregress.objective import Objective, Unit
 from deepregress.penalty import PlacedPenalty, as_matrix
-from deepregress.scratch import parts
 from deepregress.separation import separated
 from deepregress.solvers.base import Solution, Status, Step
 from deepregress.solvers.newton import RIDGE, State, curvature, evaluate

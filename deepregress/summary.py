@@ -22,16 +22,16 @@ import scipy.optimize
 import scipy.stats
 
 from deepregress.basis.random_effect import RandomEffect
+from deepregress.deep.noise import ABOUT
 from deepregress.goodness import Fit, Goodness
 from deepregress.groups import groups, members
-from deepregress.network_noise import ABOUT
+from deepregress.inference.significance import wald_test
+from deepregress.inference.term_tests import term_test
+from deepregress.inference.variance_components import RESIDUAL, raw_scale
 from deepregress.prediction import Deep
 from deepregress.printing import LEGEND, printed, short
-from deepregress.significance import wald_test
-from deepregress.sparse_tables import SparseTables
-from deepregress.term_tests import term_test
+from deepregress.sparse.tables import SparseTables
 from deepregress.terms.smooth import SmoothColumns
-from deepregress.variance_components import RESIDUAL, raw_scale
 
 INTERCEPT = "(Intercept)"
 

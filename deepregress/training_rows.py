@@ -22,12 +22,12 @@ import numpy as np
 
 from deepregress import survey
 from deepregress.data import Wanted
+from deepregress.disk.scratch import temporary_array
+from deepregress.disk.source import Source, column
 from deepregress.errors import DataError, DeepRegressError, PredictionError, ResponseError
 from deepregress.frame import Frame
 from deepregress.linalg import Array
 from deepregress.response import Response
-from deepregress.scratch import temporary_array
-from deepregress.source import Source, column
 from deepregress.survey import Kind, Survey
 
 
@@ -132,6 +132,33 @@ def stored_training_set(
     if isinstance(wanted.weights, np.ndarray):
         wanted = replace(wanted, weights=wanted.weights[rows.keep])
     return rows, _response(rows, wanted)
+
+
+def codes_of(groups: str | Array, rows: Frame | TrainingRows) -> Array:
+    """The group of each row as a number, (n_obs,).
+
+    Parameters
+    ----------
+    groups : str or array
+        A column, or a value for each row.
+    rows : Frame or TrainingRows
+
+    Raises
+    ------
+    DataError
+        There is not one value for each row that is used.
+    """
+    values = [np.asarray(groups)]
+    if isinstance(groups, str):
+        frames = [rows] if isinstance(rows, Frame) else [part for _, part in rows.frames([groups])]
+        values = [np.asarray(frame[groups]) for frame in frames]
+    found = np.concatenate(values) if values[0].ndim else values[0]
+    if found.shape != (rows.n_obs,):
+        raise DataError(
+            f"groups: shape {found.shape}, but the fit uses {rows.n_obs} rows; name a column where "
+            "rows with missing values are left out"
+        )
+    return np.asarray(np.unique(found, return_inverse=True)[1])
 
 
 def read(source: Source, names: Sequence[str]) -> Iterator[Frame]:

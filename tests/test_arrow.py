@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from deepregress import arrow
-from deepregress.arrow import Arrow, ArrowFactor, Inverse, Layout
 from deepregress.crossproducts import JointColumns
+from deepregress.disk import arrow
+from deepregress.disk.arrow import Arrow, ArrowFactor, Inverse, Layout
 from deepregress.errors import FitError, PredictionError
-from deepregress.level_tests import Blocks
+from deepregress.inference.level_tests import Blocks
 from deepregress.model_matrix import LevelColumns, ModelMatrix, Reduced, stacked
 
 SHAPES = [(5, 1, 4), (7, 2, 3), (4, 3, 1), (6, 2, 0)]

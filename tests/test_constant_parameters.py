@@ -16,7 +16,7 @@ import tensorflow_probability as tfp
 from deepregress.bijectors import link
 from deepregress.data import Response
 from deepregress.families.base import Family, Parameter, Value
-from deepregress.inference import Inference
+from deepregress.inference.covariance import Inference
 from deepregress.marginal import Point, Problem, Slope
 from deepregress.model import fit
 from deepregress.objective import Objective, Unit

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from deepregress.assembly import assemble
-from deepregress.corrected import CorrectedInference, SmoothingUncertainty
 from deepregress.errors import FitError, PredictionError
 from deepregress.fitted import FittedModel
+from deepregress.inference.corrected import CorrectedInference, SmoothingUncertainty
 from deepregress.loading import load
 from deepregress.model import fit
 
@@ -139,7 +139,7 @@ def test_many_levels(rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> Non
     ours, theirs = levels.variance_components(), dense.variance_components()
     np.testing.assert_allclose(ours, theirs, rtol=1e-3)
     assert levels.edf2_total == pytest.approx(dense.edf2_total, rel=1e-4)
-    monkeypatch.setattr("deepregress.corrected.LARGEST", 10)
+    monkeypatch.setattr("deepregress.inference.corrected.LARGEST", 10)
     with pytest.raises(FitError, match="10 coefficients at most"):
         _ = fit("y ~ s(x) + (1 | g)", rows).cov_corrected
 

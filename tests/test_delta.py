@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from deepregress.delta import with_error
 from deepregress.errors import PredictionError
 from deepregress.families import family
 from deepregress.fitted import FittedModel
+from deepregress.inference.delta import with_error
 from deepregress.model import fit
 from deepregress.quantities import Error
 

@@ -11,10 +11,10 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from deepregress.arrow import Arrow
+from deepregress.disk.arrow import Arrow
 from deepregress.errors import FitError
 from deepregress.families import censoring, family
-from deepregress.inference import Inference
+from deepregress.inference.covariance import Inference
 from deepregress.linalg import nearest_semidefinite
 from deepregress.model import fit
 from deepregress.objective import Derivatives

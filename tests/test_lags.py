@@ -5,8 +5,8 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from deepregress import lags, series
 from deepregress.errors import DataError, FormulaError, PredictionError
+from deepregress.series import lagged, lags
 
 # -- notation --------------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ def panel(seed: int = 0) -> pd.DataFrame:
 
 def test_values_are_those_of_a_shifted_complete_table() -> None:
     table = panel()
-    found, _ = series.with_lags(table, lags.read("y ~ lag(y, 1:3, by=g, time=t)")[1])
+    found, _ = lagged.with_lags(table, lags.read("y ~ lag(y, 1:3, by=g, time=t)")[1])
     whole = pd.MultiIndex.from_product([["a", "b"], range(30)], names=["g", "t"])
     complete = table.set_index(["g", "t"]).reindex(whole)
     rows = pd.MultiIndex.from_frame(table[["g", "t"]])
@@ -89,10 +89,10 @@ def test_values_are_those_of_a_shifted_complete_table() -> None:
 def test_times_may_have_any_unit_and_kinds_of_tables_agree() -> None:
     table = panel(1)
     lag = lags.read("y ~ lag(y, 1:2, by=g, time=t)")[1]
-    expected = series.with_lags(table, lag)[0]
+    expected = lagged.with_lags(table, lag)[0]
     quarters = table.assign(t=1990.0 + 0.25 * table["t"])
     for given in (quarters, pl.from_pandas(quarters), quarters.to_dict("list")):
-        found = series.with_lags(given, lag)[0]
+        found = lagged.with_lags(given, lag)[0]
         for name in ("lag(y, 1)", "lag(y, 2)"):
             np.testing.assert_array_equal(np.asarray(found[name]), expected[name])
 
@@ -100,9 +100,9 @@ def test_times_may_have_any_unit_and_kinds_of_tables_agree() -> None:
 def test_new_rows_look_in_their_own_table_and_then_in_the_last_rows_of_training() -> None:
     table = panel(2).sort_values(["g", "t"], ignore_index=True)
     lag = lags.read("y ~ lag(y, 1:3, by=g, time=t)")[1]
-    whole = series.with_lags(table, lag)[0]
+    whole = lagged.with_lags(table, lag)[0]
     early = table["t"] < 25
-    kept = series.with_lags(table[early], lag)[1]
+    kept = lagged.with_lags(table[early], lag)[1]
     found = kept.extended(table[~early])
     for k in (1, 2, 3):
         np.testing.assert_array_equal(found[f"lag(y, {k})"], whole.loc[~early, f"lag(y, {k})"])
@@ -114,7 +114,7 @@ def test_new_rows_look_in_their_own_table_and_then_in_the_last_rows_of_training(
 def test_without_times_new_rows_follow_those_of_training() -> None:
     y = np.arange(10.0)
     lag = lags.read("y ~ lag(y, 1:2)")[1]
-    _, kept = series.with_lags({"y": y}, lag)
+    _, kept = lagged.with_lags({"y": y}, lag)
     found = kept.extended({"y": [10.0, 11.0]})
     assert np.asarray(found["lag(y, 1)"]).tolist() == [9.0, 10.0]
     assert np.asarray(found["lag(y, 2)"]).tolist() == [8.0, 9.0]
@@ -125,12 +125,12 @@ def test_without_times_new_rows_follow_those_of_training() -> None:
 def test_tables_that_have_no_lags() -> None:
     lag = lags.read("y ~ lag(y, 1, time=t)")[1]
     with pytest.raises(DataError, match="has the time of another row"):
-        series.with_lags({"y": [1.0, 2.0, 3.0], "t": [1, 1, 2]}, lag)
+        lagged.with_lags({"y": [1.0, 2.0, 3.0], "t": [1, 1, 2]}, lag)
     with pytest.raises(DataError, match="not a whole number of steps"):
-        series.with_lags({"y": [1.0, 2.0, 3.0], "t": [1.0, 2.0, 3.5]}, lag)
+        lagged.with_lags({"y": [1.0, 2.0, 3.0], "t": [1.0, 2.0, 3.5]}, lag)
     with pytest.raises(DataError, match="time of row 1"):
-        series.with_lags({"y": [1.0, 2.0, 3.0], "t": [1.0, np.nan, 3.0]}, lag)
+        lagged.with_lags({"y": [1.0, 2.0, 3.0], "t": [1.0, np.nan, 3.0]}, lag)
     with pytest.raises(DataError, match="'t' is not a column"):
-        series.with_lags({"y": [1.0, 2.0, 3.0]}, lag)
+        lagged.with_lags({"y": [1.0, 2.0, 3.0]}, lag)
     with pytest.raises(FormulaError, match="lags are of numbers"):
-        series.with_lags({"y": ["a", "b"], "t": [1, 2]}, lag)
+        lagged.with_lags({"y": ["a", "b"], "t": [1, 2]}, lag)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepregress import level_tests
 from deepregress.basis import base
 from deepregress.errors import FitError
+from deepregress.inference import level_tests
 from deepregress.loading import load
 from deepregress.model import fit
 from deepregress.networks import mlp

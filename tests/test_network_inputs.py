@@ -14,10 +14,10 @@ from deepregress import networks, terms
 from deepregress.architecture import Signature, assignment
 from deepregress.data import prediction_frame, training_set
 from deepregress.design import build_designs, variables
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import DataError, FormulaError, NetworkError, PredictionError
 from deepregress.formula import parse
 from deepregress.networks import reading_of, resolve
-from deepregress.stored import StoredArray
 from deepregress.vocabulary import Vocabulary
 
 layers = keras.layers

@@ -7,8 +7,8 @@ import pytest
 import scipy.optimize
 
 import deepregress as dr
+from deepregress.deep.noise import Masks, outputs
 from deepregress.errors import PredictionError
-from deepregress.network_noise import Masks, outputs
 
 SCALE, N = 0.5, 250
 KINDS = ("members", "dropout", "laplace")

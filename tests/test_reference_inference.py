@@ -17,12 +17,12 @@ import pandas as pd
 import pytest
 
 from deepregress.assembly import assemble
-from deepregress.corrected import CorrectedInference, SmoothingUncertainty
 from deepregress.errors import DeepRegressWarning, FitError
 from deepregress.estimates import anova
 from deepregress.fitted import FittedModel
+from deepregress.inference.corrected import CorrectedInference, SmoothingUncertainty
+from deepregress.inference.term_tests import random_effects
 from deepregress.model import fit
-from deepregress.term_tests import random_effects
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
 EXPECTED = json.loads((REFERENCE / "inference.json").read_text())

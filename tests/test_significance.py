@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from deepregress.inference.significance import random_effect_test
+from deepregress.inference.term_tests import informed_directions, random_effects, shrinks_to_zero
 from deepregress.model import fit
-from deepregress.significance import random_effect_test
-from deepregress.term_tests import informed_directions, random_effects, shrinks_to_zero
 
 LEVELS, EACH = 12, 8
 

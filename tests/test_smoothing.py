@@ -11,11 +11,11 @@ from deepregress.data import Response
 from deepregress.errors import FitError
 from deepregress.families import family
 from deepregress.families.base import CHUNK_SIZES
-from deepregress.inference import Inference
+from deepregress.inference.covariance import Inference
+from deepregress.inference.significance import smooth_test, wald_test, weighted_chi2_sf
 from deepregress.marginal import Point, Problem, Slope
 from deepregress.objective import Objective, Unit, positive_part
 from deepregress.penalty import PlacedPenalty
-from deepregress.significance import smooth_test, wald_test, weighted_chi2_sf
 from deepregress.smoothing import select, start_coef
 from deepregress.solvers.newton import evaluate, maximise, stretched
 

@@ -12,7 +12,8 @@ import pyarrow.dataset
 import pytest
 
 import deepregress as dr
-from deepregress import scratch, source, survey
+from deepregress import survey
+from deepregress.disk import scratch, source
 from deepregress.errors import (
     DataError,
     DroppedRowsWarning,
@@ -120,7 +121,7 @@ def test_long_tables_are_gone_through_in_parts(
     pairs: dict, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sums over the rows for what is reported are those of all rows at once."""
-    monkeypatch.setattr("deepregress.scratch.parts.__defaults__", (250,))
+    monkeypatch.setattr("deepregress.disk.scratch.parts.__defaults__", (250,))
     for name in ("normal", "poisson"):
         formula, family, weights = MODELS[name]
         memory, disk = pairs[name][0], quietly(formula, path, family=family, weights=weights)

@@ -9,15 +9,16 @@ import tensorflow as tf
 from test_stochastic import fit, problem
 
 import deepregress as dr
-from deepregress import networks, scratch, solvers
+from deepregress import networks, solvers
+from deepregress.disk import scratch
+from deepregress.disk.scratch import temporary_array
+from deepregress.disk.stored import StoredArray
 from deepregress.linalg import Array
 from deepregress.predictor import evaluate
-from deepregress.scratch import temporary_array
 from deepregress.solvers import plan, streaming
 from deepregress.solvers.base import Network, Protected, Training
 from deepregress.solvers.folds import folds_of
 from deepregress.solvers.plan import Plan
-from deepregress.stored import StoredArray
 
 layers = keras.layers
 

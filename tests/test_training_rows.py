@@ -14,10 +14,10 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from deepregress import scratch, source
 from deepregress.data import Frame, training_set
+from deepregress.disk import scratch, source
+from deepregress.disk.source import opened
 from deepregress.errors import DataError, DeepRegressError, DroppedRowsWarning, ResponseError
-from deepregress.source import opened
 from deepregress.survey import Survey
 from deepregress.training_rows import read, stored_training_set
 

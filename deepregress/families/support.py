@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
+from deepregress.disk.scratch import parts
 from deepregress.errors import ResponseError
 from deepregress.linalg import Array
 from deepregress.response import Response
-from deepregress.scratch import parts
 
 
 class Supported(Protocol):

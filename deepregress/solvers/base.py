@@ -16,14 +16,14 @@ import keras
 import numpy as np
 
 from deepregress.architecture import Architecture
-from deepregress.arrow import Arrow
+from deepregress.disk.arrow import Arrow
+from deepregress.disk.scratch import parts
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import FitError
 from deepregress.gating import Selected
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Objective
 from deepregress.predictor import DeepEffect, Members
-from deepregress.scratch import parts
-from deepregress.stored import StoredArray
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,10 @@ class Training:
         Epochs without progress of the out-of-fold likelihood before training stops.
     folds : int
         Members of the cross-fitted ensemble.
+    groups : str or array, optional
+        Column, or values of the rows, that says which rows depend on each other, as those of a
+        patient or a day: no network is judged in rows of a group that it has seen. Without it the
+        folds are made of runs of neighbours in the table.
     crossfit : bool or "auto"
         False: one network on an 85/15 split; "auto": cross-fitted below 50,000 rows.
     jit : bool or "auto"
@@ -176,6 +180,7 @@ class Training:
     decay_epochs: float = 6.0
     patience: int = 20
     folds: int = 5
+    groups: Any = None
     crossfit: bool | str = "auto"
     jit: bool | str = "auto"
     callbacks: Sequence[Any] = ()
@@ -216,9 +221,15 @@ class Training:
         if not (optimizer is None or isinstance(optimizer, (str, dict))):
             optimizer = keras.optimizers.serialize(optimizer)
         checkpoint = None if self.checkpoint is None else str(self.checkpoint)
+        groups = self.groups if isinstance(self.groups, str) else None
         share = self.validation if isinstance(self.validation, (int, float)) else None
         return replace(
-            self, callbacks=(), optimizer=optimizer, checkpoint=checkpoint, validation=share
+            self,
+            callbacks=(),
+            optimizer=optimizer,
+            checkpoint=checkpoint,
+            validation=share,
+            groups=groups,
         )
 
     def _check_validation(self) -> None:

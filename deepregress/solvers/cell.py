@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deepregress import scratch
+from deepregress.disk import scratch
 from deepregress.errors import FitError
 from deepregress.linalg import Matrix, Vector
 from deepregress.model_matrix import ModelMatrix

@@ -19,12 +19,12 @@ import numpy as np
 import tensorflow as tf
 
 from deepregress import codec
+from deepregress.disk.scratch import parts
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import DataError, FitError
-from deepregress.scratch import parts
 from deepregress.solvers.base import Epoch, Folds, Network
 from deepregress.solvers.plan import Plan, State
 from deepregress.solvers.progress import Progress
-from deepregress.stored import StoredArray
 
 SAME = 1e-8
 """Relative difference of likelihoods without networks up to which the data are the same."""

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deepregress.disk.scratch import beside, parts
+from deepregress.disk.stored import StoredArray
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Objective
 from deepregress.projection import inverse_gram
-from deepregress.scratch import beside, parts
 from deepregress.solvers.base import Folds, Network, Protected
 from deepregress.solvers.plan import Plan
-from deepregress.stored import StoredArray
 
 SMALLEST_CAPACITY = 64
 

@@ -1,7 +1,13 @@
 """Which rows networks train on and which judge them (METHODS 5.1).
 
-cross-fitted    K random folds, one member for each, which never sees its fold
+cross-fitted    K folds, one member for each, which never sees its fold
 split           one member; a share of the rows judges it
+
+Rows that depend on each other belong in one fold: a network that has seen one knows the other.
+Folds consist of whole groups, `Training(groups=)`, or else of random runs of neighbours in the
+table. Where rows are exchangeable these are as good as random rows; where they follow each other in
+time they keep together most of what depends on each other (Roberts et al. 2017,
+doi:10.1111/ecog.02881).
 
 The rows of a long table on disk are divided window by window, a window being some chunks from
 random places: nothing as long as the table is in memory, and an epoch that takes the rows in their
@@ -15,14 +21,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from deepregress.disk.scratch import is_stored, temporary_array
 from deepregress.errors import FitError
 from deepregress.linalg import Array, Vector
-from deepregress.scratch import is_stored, temporary_array
 from deepregress.solvers.base import Folds, Network, Training
 
 CROSSFIT_ROWS = 50_000
 CROSSFIT_WEIGHTS = 1_000_000
 """Cross-fitting is the default below so many rows and weights of a network."""
+
+RUNS = 20
+"""Runs of neighbours per fold."""
 
 HELD_OUT_SHARE = 0.15
 """Rows that judge a network which is not cross-fitted."""
@@ -42,12 +51,25 @@ def crossfits(training: Training, networks: Sequence[Network], n_obs: int) -> bo
     return n_obs < CROSSFIT_ROWS and n_weights < CROSSFIT_WEIGHTS
 
 
+def crossfitted(training: Training) -> Training:
+    """Training by cross-fitting, which gates need: they judge rows that a network did not see."""
+    if training.crossfit is False:
+        raise FitError("select=True of networks needs cross-fitting: leave out crossfit=False")
+    return replace(training, crossfit=True)
+
+
 def folds_of(weights: Vector, training: Training, *, crossfit: bool, seed: int) -> Folds:
-    """Random folds of the rows that count; rows of weight zero are in none."""
+    """Folds of the rows that count; rows of weight zero are in none.
+
+    Raises
+    ------
+    FitError
+        There are too few rows or groups for the folds.
+    """
     rng = np.random.default_rng([seed, 1])
     if len(weights) > WINDOW_ROWS and is_stored(weights):
         return _by_windows(weights, training, crossfit=crossfit, rng=rng)
-    rows = rng.permutation(np.flatnonzero(weights > 0))
+    rows = np.flatnonzero(weights > 0)
     if len(rows) < 2 * training.folds:
         raise FitError(
             f"{len(rows)} rows with positive weight are too few for {training.folds} folds of at "
@@ -57,16 +79,43 @@ def folds_of(weights: Vector, training: Training, *, crossfit: bool, seed: int) 
 
 
 def _divided(rows: Array, training: Training, *, crossfit: bool, rng: np.random.Generator) -> Folds:
-    """Folds of rows in random order."""
-    if not crossfit:
+    """Folds of whole runs of rows; the rows of each are in random order, as epochs take them."""
+    run = _runs(rows, training)
+    place = _places(run, rng)
+    if crossfit:
+        fold = (training.folds * place).astype(np.int64)
+    else:
         given = training.validation
         share = given if isinstance(given, float) else HELD_OUT_SHARE
-        cut = max(1, round(share * len(rows)))
-        return Folds((rows[cut:],), (rows[:cut],))
-    held = np.array_split(rows, training.folds)
-    # each member's rows in an order of its own: the training graph shuffles positions
-    train = [rng.permutation(np.setdiff1d(rows, part)) for part in held]
-    return Folds(tuple(train), tuple(held))
+        fold = np.asarray(place > max(share, place.min()), dtype=np.int64)
+    held = [fold == number for number in range(training.folds if crossfit else 1)]
+    if any(part.all() or not part.any() for part in held):
+        raise FitError(
+            f"Training(groups=...): {run.max() + 1} groups, of which the largest has "
+            f"{np.bincount(run).max()} of {len(rows)} rows, leave a fold without rows; choose "
+            "fewer with Training(folds=...)"
+        )
+    return Folds(
+        tuple(rng.permutation(rows[~part]) for part in held),
+        tuple(rng.permutation(rows[part]) for part in held),
+    )
+
+
+def _runs(rows: Array, training: Training) -> Array:
+    """Which rows belong together, as numbers from 0 on."""
+    if training.groups is not None:
+        return np.unique(np.asarray(training.groups)[rows], return_inverse=True)[1]
+    n = len(rows)
+    return np.arange(n) * min(RUNS * training.folds, n) // n
+
+
+def _places(run: Array, rng: np.random.Generator) -> Vector:
+    """Runs in random order on a line from 0 to 1: for each row the middle of its run."""
+    size = np.bincount(run)
+    order = rng.permutation(len(size))
+    middle = np.empty(len(size))
+    middle[order] = np.cumsum(size[order]) - size[order] / 2
+    return middle[run] / len(run)
 
 
 def _by_windows(
@@ -78,7 +127,7 @@ def _by_windows(
     starts = rng.permutation(np.arange(0, n, CHUNK_ROWS))
     for window in np.split(starts, range(0, len(starts), WINDOW_ROWS // CHUNK_ROWS)[1:]):
         rows = np.concatenate([np.arange(a, min(a + CHUNK_ROWS, n)) for a in window])
-        rows = rng.permutation(rows[weights[rows] > 0])
+        rows = rows[weights[rows] > 0]
         own = _divided(rows, training, crossfit=crossfit, rng=rng)
         for lists, parts in ((train, own.train), (held, own.held)):
             for m, part in enumerate(parts):

@@ -19,7 +19,7 @@ from functools import cached_property
 
 import numpy as np
 
-from deepregress import scratch
+from deepregress.disk import scratch
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Objective
 from deepregress.solvers.base import ScoreDifference

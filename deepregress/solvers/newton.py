@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepregress.arrow import Arrow, ArrowFactor, Layout
+from deepregress.disk.arrow import Arrow, ArrowFactor, Layout
 from deepregress.errors import FitError
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Derivatives, Objective, positive_part

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepregress import scratch
+from deepregress.disk import scratch
 from deepregress.families.base import upper_pairs
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import ModelMatrix

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from deepregress.architecture import Architecture
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import NetworkError
 from deepregress.linalg import Array
 from deepregress.predictor import Members, per_head
 from deepregress.solvers.base import Network, Trained
-from deepregress.stored import StoredArray
 
 
 @dataclass(frozen=True)

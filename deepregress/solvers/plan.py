@@ -16,13 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 from deepregress.architecture import Architecture
+from deepregress.disk.scratch import is_stored
+from deepregress.disk.stored import StoredArray
 from deepregress.families.base import Family
 from deepregress.objective import Objective
 from deepregress.predictor import Layout, Members
-from deepregress.scratch import is_stored
 from deepregress.solvers.base import Folds, Network, Training
 from deepregress.solvers.optimizer import Rule, Slots, rule_of, stepper_of
-from deepregress.stored import StoredArray
 
 Tensor = Any
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from deepregress import scratch
+from deepregress.disk import scratch
 from deepregress.errors import FitError
 from deepregress.linalg import (
     Array,

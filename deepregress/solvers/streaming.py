@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from deepregress.disk.scratch import parts
 from deepregress.families.base import Family
 from deepregress.linalg import Array
-from deepregress.scratch import parts
 from deepregress.solvers.base import Network
 from deepregress.solvers.epoch import (
     Networks,

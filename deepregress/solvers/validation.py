@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from deepregress.data import Response
+from deepregress.disk.scratch import beside
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import FitError
 from deepregress.linalg import Array, Matrix
 from deepregress.objective import Objective
 from deepregress.predictor import Members, evaluate
 from deepregress.projection import product, projection
-from deepregress.scratch import beside
 from deepregress.solvers.base import Folds, Network, Protected
 from deepregress.solvers.judgement import Judgement
 from deepregress.solvers.parts import NetworkPart
-from deepregress.stored import StoredArray
 
 Sample = tuple[Objective, list[Network], Matrix, Folds]
 """What networks train on: family and response, their inputs, predictors without them, rows."""

@@ -23,13 +23,13 @@ import numpy as np
 import pandas as pd
 
 from deepregress.data import Frame
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import DataError, PredictionError, listing, suggestion
 from deepregress.formula import Call, Code
 from deepregress.gating import Sparsity
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import LevelColumns
 from deepregress.penalty import Quadratic
-from deepregress.stored import StoredArray
 
 
 class Columns(ABC):

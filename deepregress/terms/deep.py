@@ -25,13 +25,13 @@ import numpy as np
 import pandas as pd
 
 from deepregress.data import Frame
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import DataError, NetworkError, listing, suggestion
 from deepregress.formula import Call, Code, expression_variables, nested
 from deepregress.gating import Sparsity
 from deepregress.linalg import Array
 from deepregress.pictures import check_files
 from deepregress.reading import AS_COLUMNS, BY_DEFAULT, Reading, TextReading
-from deepregress.stored import StoredArray
 from deepregress.terms.base import NetworkBlock, Term, check_options, name_option, numbers, register
 from deepregress.terms.inputs import (
     AsGiven,

@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 
 from deepregress.data import Frame
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import PredictionError
 from deepregress.linalg import Array, Vector
 from deepregress.pictures import Pictures
-from deepregress.stored import StoredArray
 from deepregress.terms.base import Inputs, codes, numbers
 from deepregress.vocabulary import Vocabulary
 

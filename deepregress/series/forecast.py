@@ -26,7 +26,7 @@ from deepregress.formula import expression_variables
 from deepregress.frame import Frame
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.prediction import Predictors
-from deepregress.series import Rows, Series, lagged, places
+from deepregress.series.lagged import Rows, Series, lagged, places
 
 LEVELS = (0.95, 0.8, 0.5)
 """Of the bands of a figure."""

@@ -21,7 +21,7 @@ import numpy as np
 import scipy.linalg
 
 from deepregress.errors import FitError
-from deepregress.inference import Inference
+from deepregress.inference.covariance import Inference
 from deepregress.linalg import Factor, Matrix, Vector, one_blas_thread
 from deepregress.marginal import Point, Problem, Slope
 from deepregress.objective import Objective, Unit

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deepregress.design import Design
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import FitError
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.networks import resolve
@@ -33,7 +34,6 @@ from deepregress.solvers.base import Folds, Network, NetworkTrainer, StructuredS
 from deepregress.solvers.folds import folds_of
 from deepregress.solvers.outputs import out_of_fold_of
 from deepregress.solvers.parts import NetworkPart
-from deepregress.stored import StoredArray
 from deepregress.terms.base import NetworkBlock
 from deepregress.terms.deep import narrowed, recipe_of
 

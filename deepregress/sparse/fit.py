@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepregress.arrow import Arrow, Inverse
+from deepregress.disk.arrow import Arrow, Inverse
 from deepregress.errors import FitError
 from deepregress.fellner_schall import dispersion_step
 from deepregress.gating import Selected
-from deepregress.inference import Inference
+from deepregress.inference.covariance import Inference
 from deepregress.linalg import Matrix, Vector, one_blas_thread
 from deepregress.marginal import Problem
 from deepregress.objective import Objective
@@ -33,7 +33,7 @@ from deepregress.solvers.base import Solution, Status
 from deepregress.solvers.likelihood import Likelihood, Likelihoods
 from deepregress.solvers.newton import evaluate
 from deepregress.solvers.sparse import Optimum, State, solve
-from deepregress.sparse import (
+from deepregress.sparse.model import (
     STRAIGHT,
     Restricted,
     Setting,

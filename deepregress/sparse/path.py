@@ -16,8 +16,10 @@ from deepregress.families.base import Family
 from deepregress.fitted import FittedModel
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model import Bound, bind, fitted_model
-from deepregress.path_plotting import Curves, path_figure
-from deepregress.selection import (
+from deepregress.sparse.fit import fit_at, result
+from deepregress.sparse.model import SparseModel, placed
+from deepregress.sparse.plotting import Curves, path_figure
+from deepregress.sparse.selection import (
     VALUES,
     LamPath,
     cross_validate,
@@ -27,8 +29,6 @@ from deepregress.selection import (
     lam_sequence,
     selection_frequency,
 )
-from deepregress.sparse import SparseModel, placed
-from deepregress.sparse_fit import fit_at, result
 
 CRITERIA = ("bic", "ebic", "cv", "cv1se")
 

@@ -22,7 +22,7 @@ import scipy.stats
 
 from deepregress.effects import Effect, simultaneous_quantile
 from deepregress.estimates import Estimates
-from deepregress.inference import normal_quantile
+from deepregress.inference.covariance import normal_quantile
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.printing import LEGEND, printed
 

@@ -21,15 +21,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from deepregress.arrow import Arrow
 from deepregress.basis.random_effect import RandomEffect
+from deepregress.disk.arrow import Arrow
 from deepregress.errors import FitError
-from deepregress.inference import Inference
-from deepregress.level_tests import LevelTerm
+from deepregress.inference.covariance import Inference
+from deepregress.inference.level_tests import LevelTerm
+from deepregress.inference.significance import Test, random_effect_test, smooth_test
 from deepregress.linalg import Array, Factor, Matrix, Vector
 from deepregress.penalty import Quadratic, as_matrix
 from deepregress.prediction import Predictors
-from deepregress.significance import Test, random_effect_test, smooth_test
 from deepregress.solvers.base import Solution
 from deepregress.terms.smooth import SmoothColumns
 

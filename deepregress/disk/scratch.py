@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import DataError
 from deepregress.linalg import Array
-from deepregress.stored import StoredArray
 
 PART_ROWS = 1 << 17
 """Rows of a long array whose temporaries are held at once."""

@@ -22,10 +22,10 @@ from functools import cached_property
 
 import numpy as np
 
-from deepregress.arrow import Arrow, Inverse
+from deepregress.disk.arrow import Arrow, Inverse
 from deepregress.errors import FitError
+from deepregress.inference.significance import Test, random_effect_test, weighted_chi2_sf
 from deepregress.linalg import Array, Factor, Matrix, Vector
-from deepregress.significance import Test, random_effect_test, weighted_chi2_sf
 from deepregress.solvers.base import Solution
 
 MANY = 1000

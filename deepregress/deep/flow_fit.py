@@ -35,7 +35,8 @@ import scipy.linalg
 import scipy.special
 import tensorflow as tf
 
-from deepregress.arrow import Arrow
+from deepregress.disk.arrow import Arrow
+from deepregress.disk.scratch import parts
 from deepregress.families import kernels
 from deepregress.families.flow import WIDTH, Flow, initial, log_slope
 from deepregress.families.flow_likelihood import Seen
@@ -43,7 +44,6 @@ from deepregress.families.neural import OUTCOMES, Drift
 from deepregress.families.transformed import LOWER, SLOPE, inside
 from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
 from deepregress.objective import Objective, Unit, positive_part
-from deepregress.scratch import parts
 from deepregress.solvers.base import Solution, Status, StructuredSolver
 
 STIFFNESS = 10.0

@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from deepregress.corrected import SmoothingUncertainty
-from deepregress.inference import normal_quantile
+from deepregress.inference.corrected import SmoothingUncertainty
+from deepregress.inference.covariance import normal_quantile
 from deepregress.linalg import Matrix, Vector
 from deepregress.penalty import PlacedPenalty, as_matrix
 from deepregress.prediction import Predictor, Predictors

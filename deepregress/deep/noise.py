@@ -32,13 +32,13 @@ from typing import Protocol
 
 import numpy as np
 
-from deepregress.arrow import Inverse
+from deepregress.deep.features import features
+from deepregress.disk.arrow import Inverse
+from deepregress.disk.stored import StoredArray
 from deepregress.frame import Frame
 from deepregress.linalg import Array, Matrix
 from deepregress.model_matrix import ModelMatrix
-from deepregress.network_features import features
 from deepregress.predictor import DeepEffect, evaluate
-from deepregress.stored import StoredArray
 from deepregress.terms.base import NetworkBlock
 
 KINDS = ("conditional", "population", "members", "dropout", "laplace")

@@ -18,23 +18,19 @@ doi:10.1093/biomet/asn034.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.special
 
 from deepregress.errors import FitError
-from deepregress.gating import Sparsity
-from deepregress.inference import Inference
 from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
 from deepregress.objective import Objective
-from deepregress.smoothing import select as smooth
-from deepregress.solvers.base import Solution
 from deepregress.solvers.likelihood import Likelihoods, is_least_squares
 from deepregress.solvers.sparse import State
-from deepregress.sparse import Placed, SparseModel, gate_penalties, restricted, total_penalty
-from deepregress.sparse_fit import Fit, Result, fit_at, result
+from deepregress.sparse.fit import Fit, Result, fit_at, result
+from deepregress.sparse.model import Placed, SparseModel, gate_penalties, restricted, total_penalty
 
 VALUES = 100
 """Values of lam on a path."""
@@ -350,56 +346,6 @@ def selection_frequency(
 
 
 # -- the fit of a model ----------------------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class SparseFits:
-    """A structured solver (`StructuredSolver`) for sparse terms beside networks.
-
-    The multiplier of a network's column is one more coefficient, which a gate may hold at zero.
-
-    Parameters
-    ----------
-    sparse : sequence of Placed
-        The sparse blocks of the designs.
-    gates : dict
-        (Number of the predictor, label) of the networks that may leave -> what is asked.
-    parameters : sequence of str
-        Of each predictor.
-    n_coef : sequence of int
-        Coefficients of each predictor without networks.
-    method : {"REML", "ML"}
-    """
-
-    sparse: Sequence[Placed]
-    gates: Mapping[tuple[int, str], Sparsity]
-    parameters: Sequence[str]
-    n_coef: Sequence[int]
-    method: str
-    results: list[Result] = field(default_factory=list)
-
-    def __call__(self, objective: Objective, start: Vector | None = None) -> Solution:
-        """Fit `objective`, whose units have the networks' columns after those of the designs."""
-        found = [*self.sparse, *self._placed(objective)]
-        if not found:
-            return smooth(objective, start, method=self.method)
-        fitted = fit_sparse(objective.densely(), found, method=self.method)
-        self.results.append(fitted)
-        return fitted.solution
-
-    def inference(self, solution: Solution) -> Inference:
-        """Covariances and degrees of freedom of a solution that it found."""
-        own = (each.inference for each in self.results if each.solution is solution)
-        return next(own, None) or Inference.of(solution)
-
-    def _placed(self, objective: Objective) -> list[Placed]:
-        """The gated columns: their penalties bear the labels of the networks."""
-        return [
-            Placed(u, self.parameters[u], penalty.index.start, 1, self.gates[u, penalty.label])
-            for u, unit in enumerate(objective.units)
-            for penalty in unit.penalties
-            if penalty.index.start >= self.n_coef[u] and (u, penalty.label) in self.gates
-        ]
 
 
 def fit_sparse(objective: Objective, found: Sequence[Placed], *, method: str) -> Result:

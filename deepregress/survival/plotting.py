@@ -15,11 +15,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deepregress.competing_risks import cumulative_incidence
 from deepregress.errors import PredictionError, suggestion
 from deepregress.fitted import FittedModel
 from deepregress.linalg import Vector
 from deepregress.plotting import ACCENT, COLOURS, INK
+from deepregress.survival.competing_risks import cumulative_incidence
 
 POINTS = 150
 """Times of a smooth curve."""

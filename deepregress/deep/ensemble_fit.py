@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from deepregress.deep_ensemble import Ensemble
+from deepregress.deep.ensemble import Ensemble
 from deepregress.errors import FitError
 from deepregress.families import Family
 from deepregress.fitted import FittedModel
@@ -95,9 +95,17 @@ def ensemble(
     if not isinstance(members, int) or isinstance(members, bool) or members < 1:
         raise FitError(f"members={members!r}: needs a whole number >= 1")
     check_choices(method, orthogonalize)
-    supplied = dict(networks or {})
+    supplied, training = dict(networks or {}), training or Training()
     bound = bind(
-        formula, data, family, link=link, networks=supplied, weights=weights, na=na, select=select
+        formula,
+        data,
+        family,
+        link=link,
+        networks=supplied,
+        weights=weights,
+        na=na,
+        select=select,
+        groups=training.groups,
     )
     deep = any(design.networks for design in bound.designs.values())
     warm = WarmStart(structured_solver(method), bound.objective)
@@ -106,7 +114,7 @@ def ensemble(
             bound,
             supplied,
             method=method,
-            training=training or Training(),
+            training=training,
             orthogonalize=orthogonalize,
             seed=own,
             verbose=verbose,

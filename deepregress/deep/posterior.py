@@ -28,14 +28,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.optimize
 
-from deepregress.arrow import Arrow, Inverse
 from deepregress.data import Frame, Response
+from deepregress.deep.features import has_dropout
+from deepregress.deep.noise import KINDS, Directions, Masks, NetworkNoise, outputs
+from deepregress.disk.arrow import Arrow, Inverse
 from deepregress.errors import PredictionError, suggestion
 from deepregress.families.base import Family, upper_pairs
-from deepregress.inference import Inference
+from deepregress.inference.covariance import Inference
 from deepregress.linalg import Array, Matrix, Vector
-from deepregress.network_features import has_dropout
-from deepregress.network_noise import KINDS, Directions, Masks, NetworkNoise, outputs
 from deepregress.prediction import Predictor, Predictors, chunks
 from deepregress.predictor import DeepEffect
 

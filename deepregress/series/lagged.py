@@ -18,9 +18,9 @@ import pandas as pd
 
 from deepregress.errors import DataError, FormulaError, PredictionError, listing
 from deepregress.frame import Column, Frame, column_names, with_columns
-from deepregress.lags import Lags
 from deepregress.linalg import Array, Vector
 from deepregress.remainder import expression_variables
+from deepregress.series.lags import Lags
 
 KEPT = 50
 """Last steps of each series that a model keeps, if the highest order is not more."""

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.linalg
 import scipy.stats
 
-from deepregress.arrow import Arrow, ArrowFactor, Inverse
+from deepregress.disk.arrow import Arrow, ArrowFactor, Inverse
 from deepregress.errors import FitError
 from deepregress.linalg import Array, Matrix, Vector, nearest_semidefinite
 from deepregress.solvers.base import Solution

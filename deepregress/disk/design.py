@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deepregress.design import Design, DesignArrays
+from deepregress.disk.scratch import temporary_array
+from deepregress.disk.stored import StoredArray
 from deepregress.errors import DataError
 from deepregress.linalg import Array
-from deepregress.scratch import temporary_array
-from deepregress.stored import StoredArray
 from deepregress.training_rows import TrainingRows, located
 
 

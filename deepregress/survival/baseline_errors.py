@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from deepregress.data import Frame
-from deepregress.delta import limits_of, tabulated
 from deepregress.errors import PredictionError
 from deepregress.families.baseline import ROUNDING, Baseline
+from deepregress.inference.delta import limits_of, tabulated
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.prediction import Labels, Predictors, chunks
 from deepregress.quantities import Error, at_values

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepregress import effects, grids, quantities, rubin, saved
+from deepregress import effects, grids, quantities, saved
 from deepregress.errors import FitError, suggestion
 from deepregress.families import Family
 from deepregress.families.averaged import averaged
@@ -37,6 +37,7 @@ from deepregress.families.ordinal import Ordinal
 from deepregress.families.transformation import AUTOREGRESSION, SCALE, Transformation
 from deepregress.fitted import Exclude, FittedModel, indexed
 from deepregress.groups import members
+from deepregress.inference import rubin
 from deepregress.linalg import Array, Matrix
 from deepregress.prediction import Labels
 

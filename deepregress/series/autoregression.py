@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deepregress import lags
 from deepregress.errors import FormulaError
 from deepregress.families.base import Family
 from deepregress.families.transformation import OPTIONAL, PAST, Transformation
 from deepregress.groups import group_of, member
-from deepregress.lags import Formulas, Lags
-from deepregress.series import Series, with_lags
+from deepregress.series import lags
+from deepregress.series.lagged import Series, with_lags
+from deepregress.series.lags import Formulas, Lags
 
 _NAME = re.compile(r"\s*(\w+)(\[\w+\])?\s*~")
 

@@ -20,9 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from deepregress.architecture import Architecture, layers, stateless, template
+from deepregress.disk.stored import StoredArray
 from deepregress.linalg import Array, Matrix
 from deepregress.predictor import Layout, Members, chunk_rows, outside, padded
-from deepregress.stored import StoredArray
 
 Tensor = Any
 

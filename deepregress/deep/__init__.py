@@ -1,0 +1,1 @@
+"""What networks bring to a fitted model: ensembles, uncertainty, selected inputs."""

@@ -1,0 +1,1 @@
+"""Covariances, tests and comparisons of fitted models."""

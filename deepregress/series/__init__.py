@@ -1,0 +1,1 @@
+"""Series of observations: lags, autoregression and forecasts."""

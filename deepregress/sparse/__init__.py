@@ -1,0 +1,1 @@
+"""Models with sparse terms: fits, paths of lam and what chooses lam."""

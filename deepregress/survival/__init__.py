@@ -1,0 +1,1 @@
+"""Times to events: follow-up, hazards, competing risks, curves and scores."""
