@@ -71,7 +71,7 @@ def assemble(
         if networks:
             raise FitError(
                 f"family {family.name!r} has no likelihood of single rows: networks need "
-                "family='cox', the full likelihood"
+                "family='cox', the full likelihood, whose effects are log hazard ratios too"
             )
         objective = objective.densely()
     if not sparse and not networks:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -314,7 +314,12 @@ class Objective:
         return replace(self, units=units)
 
     def _rows(self, rows: slice) -> dict[str, Array]:
-        return {name: column[rows] for name, column in self.response.rows().items()}
+        return {name: column[rows] for name, column in self._known.items()}
+
+    @cached_property
+    def _known(self) -> Mapping[str, Array]:
+        """What the family sees of all rows."""
+        return self.family.columns(self.response)
 
     @cached_property
     def columns(self) -> JointColumns:

@@ -122,6 +122,9 @@ for i, label in enumerate(labels):
 # %% [markdown]
 # ## What a network adds
 #
+# Networks are trained on a few rows at a time, and a partial likelihood is no sum over rows:
+# `coxph` refuses them, `cox` takes them, with effects of the same meaning.
+#
 # `deep()` sees all covariates but the therapy. It is orthogonal to the structured terms with which
 # it shares variables: what these can say, they say. Or it may replace them all, but for the therapy
 # whose effect is asked for. Judged on 200 women whom no model has seen.

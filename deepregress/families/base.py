@@ -197,12 +197,13 @@ class Family(Dispersed, Lifetimes):
     def scores(self, y: Array, eta: Matrix) -> Matrix:
         """Quantile residuals of a vector, (n_obs, d): independent and standard normal.
 
-        Raises
-        ------
-        FamilyError
-            The family has none.
+        Raises FamilyError where the family has none.
         """
         raise FamilyError(f"family {self.name!r} has no quantile residuals")
+
+    def columns(self, response: Response) -> Mapping[str, Array]:
+        """`Response.rows()`, and what the likelihood else sees of it that no coefficient moves."""
+        return response.rows()
 
     def further_quantity(
         self, which: str, eta: Matrix, rows: Mapping[str, Array]
@@ -327,10 +328,8 @@ class Family(Dispersed, Lifetimes):
             links = [parameter.link.name for parameter in self.parameters]
             found = start.best_of(self, response, start.places(response.y, links))
             return start.intercept_only(self, response, found)
-        theta = start.moments(self, response)
-        moments = np.array(
-            [float(p.link.forward(tf.constant(theta[p.name], tf.float64))) for p in self.parameters]
-        )
+        theta, given = start.moments(self, response), self.parameters
+        moments = np.array([float(p.link.forward(np.float64(theta[p.name]))) for p in given])
         return moments if response.plain else start.intercept_only(self, response, moments)
 
     def deviance(self, rows: Mapping[str, Array], eta: Matrix) -> Vector:

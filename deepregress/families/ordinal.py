@@ -209,14 +209,14 @@ class Ordinal(Family):
         codes = np.array(self.codes)
         lower = np.searchsorted(codes, rows["lower"], side="left")
         upper = np.searchsorted(codes, rows.get("upper", rows["lower"]), side="right")
-        A = np.zeros((len(eta), SEEN, self.n_units))
+        A = np.zeros((SEEN, self.n_units, len(eta)))
         every = np.arange(len(eta))
-        A[every, 0, lower] = lower > 0
+        A[0, lower, every] = lower > 0
         inner = upper < len(codes)
-        A[every[inner], 1, upper[inner]] = 1.0
-        A[:, 2, 0] = A[:, 3, -1] = 1.0
+        A[1, upper[inner], every[inner]] = 1.0
+        A[2, 0] = A[3, -1] = 1.0
         ends = {"first": (lower == 0).astype(float), "last": (~inner).astype(float)}
-        return ends, chain.Seen(A, np.einsum("njk,nk->nj", A, eta))
+        return ends, chain.Seen.of(A, eta)
 
     # -- start, boundary -------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ import numpy as np
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor, link
+from deepregress.disk.scratch import beside, parts
 from deepregress.errors import FamilyError, PredictionError, ResponseError, suggestion
 from deepregress.families import chain, kernels
 from deepregress.families.base import Family, Parameter, Value, register, upper_pairs
@@ -74,6 +75,7 @@ ORDER, SMALL_ORDER, SMALL = 10, 6, 100
 """Order of the polynomials, and that with fewer than so many exact rows."""
 WIDER = 0.05
 """Share of the range of the response that is added at each end."""
+BASIS = "basis "  # before the name of a point: a column of `columns`
 BARRIER = 0.01
 """Of all rows together, log-likelihood units."""
 
@@ -283,11 +285,14 @@ class Transformation(Family):
     def row_derivatives(
         self, rows: Mapping[str, Array], eta: Matrix
     ) -> tuple[Vector, Matrix, Matrix]:
+        r = eta[:, self.rises]
+        if not np.all(r > 0.0):
+            # a step too far has no likelihood: the solver halves it
+            W = np.full((len(eta), len(upper_pairs(self.n_units))), np.nan)
+            return W[:, 0], W[:, : self.n_units], W
         value, gradient, W = chain.derivatives(*self._seen(rows, eta))
-        with np.errstate(divide="ignore"):
-            inverse = 1.0 / eta[:, self.rises]
-        gradient[:, self.rises] += self.barrier * (inverse - 1.0 / self.rise)
-        W[:, self._diagonal] += self.barrier * inverse**2
+        gradient[:, self.rises] += self.barrier * (1.0 / r - 1.0 / self.rise)
+        W[:, self._diagonal] += self.barrier / r**2
         return value - self.row_penalty(eta), gradient, W
 
     def contracted_third(self, rows: Mapping[str, Array], eta: Matrix, weight: Matrix) -> Matrix:
@@ -312,21 +317,39 @@ class Transformation(Family):
         single = {f"{PHI}{j}": u for j, u in enumerate(self._units(AUTOREGRESSION))}
         single |= dict(zip([SIGMA], self._units(SCALE), strict=False))
         names = (*points, *memories, *single)
-        A = np.zeros((len(eta), len(names), self.n_units))
-        bases: dict[int, tuple[Tensor, Tensor]] = {}
-        for place, (name, y) in enumerate((points | memories).items()):
-            if id(y) not in bases:
+        known = {name: rows[BASIS + name].T for name in points if BASIS + name in rows}
+        new = {name: y for name, y in (points | memories).items() if name not in known}
+        A = np.zeros((len(names), self.n_units, len(eta)))
+        for name, basis in (known | self._bases(new)).items():
+            place = names.index(name)
+            A[place, 0] = 0.0 if name in (SLOPE, *memories) else self.sign
+            A[place, 1 : self.rises.stop] = basis
+        for name, unit in single.items():
+            A[names.index(name), unit] = 1.0
+        scale = self.parameter(SCALE).link if SIGMA in single else None
+        return Transformed(self.latent, names, scale), flags, chain.Seen.of(A, eta)
+
+    def _bases(self, points: Mapping[str, Array]) -> dict[str, Array]:
+        """A at each point, at `SLOPE` dA / dy; each (order + 1, n_obs)."""
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for y in points.values():
+            if id(y) not in found:
                 # an open end has no h: any number may stand there
                 known = np.isfinite(y) & self._inside(y)
-                bases[id(y)] = self._basis(tf.constant(np.where(known, y, 1.0)))
-            basis, slope = bases[id(y)]
-            A[:, place, 0] = 0.0 if name in (SLOPE, *memories) else self.sign
-            A[:, place, 1 : self.rises.stop] = (slope if name == SLOPE else basis).numpy()
-        for name, unit in single.items():
-            A[:, names.index(name), unit] = 1.0
-        seen = chain.Seen(A, np.einsum("njk,nk->nj", A, eta))
-        scale = self.parameter(SCALE).link if SIGMA in single else None
-        return Transformed(self.latent, names, scale), flags, seen
+                found[id(y)] = self._basis(tf.constant(np.where(known, y, 1.0)))
+        return {n: found[id(y)][int(n == SLOPE)].numpy().T for n, y in points.items()}
+
+    def columns(self, response: Response) -> Mapping[str, Array]:
+        """`Response.rows()` and the bases at their points, which no coefficient moves."""
+        rows, kept = response.rows(), {}
+        for part in parts(response.n_obs):
+            some = {name: column[part] for name, column in rows.items()}
+            points, _ = points_seen(some, self.bounds, discrete=self.discrete)
+            for name, basis in self._bases(points).items():
+                if BASIS + name not in kept:
+                    kept[BASIS + name] = beside(response.lower, (len(basis), response.n_obs)).T
+                kept[BASIS + name][part] = basis.T
+        return {**rows, **kept}
 
     def _inside(self, y: Array) -> Array:
         return inside(y, self.bounds, discrete=self.discrete)
