@@ -62,6 +62,7 @@ _HOME = {
     "FittedModel": "deepregress.fitted",
     "Training": "deepregress.solvers.base",
     "anova": "deepregress.estimates",
+    "brant_test": "deepregress.inference.binary_splits",
     "compare": "deepregress.scoring",
     "cross_validate": "deepregress.cross_validation",
     "coxph": "deepregress.families.cox",

@@ -120,7 +120,7 @@ FLOORS = {
     12.7: ("survival.competing_risks", "survival.proportional_hazards"),
     12.8: ("survival.plotting",),
     13: ("model",),
-    13.2: ("scoring", "inference.nominal_effects"),
+    13.2: ("scoring", "inference.nominal_effects", "inference.binary_splits"),
     13.5: ("sparse.path", "deep.ensemble_fit", "cross_validation", "estimator"),
     14: ("",),
 }
