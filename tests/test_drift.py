@@ -14,7 +14,7 @@ import scipy.optimize
 import tensorflow as tf
 
 import deepregress as dr
-from deepregress.errors import FamilyError, ResponseError
+from deepregress.errors import FamilyError, PredictionError, ResponseError
 from deepregress.families.flow import WIDTH, Flow, initial
 from deepregress.families.neural import BASES
 from deepregress.response import Response
@@ -222,6 +222,27 @@ def test_a_flexible_network_of_classes_is_proportional_odds(data):
     probabilities = ours.predict(data.head(9), "prob")
     assert list(probabilities) == list("abcd")
     np.testing.assert_allclose(probabilities, ordinal.predict(data.head(9), "prob"), atol=2e-3)
+    assert list(ours.predict(data, "class")) == list(ordinal.predict(data, "class"))
+    np.testing.assert_allclose(ours.predict(data, "rps"), ordinal.predict(data, "rps"), atol=5e-3)
+    scores = dr.compare(ordinal, ours, newdata=data, scores=["log_score", "rps"])
+    assert abs(scores["rps", "difference"].iloc[1]) < 1e-4
+
+
+def test_whole_numbers_are_classes_by_their_numbers(data):
+    numbered = data.assign(grade=data["rating"].cat.codes + 3)
+    fitted = dr.fit(
+        {"loc": "grade ~ x"}, numbered, family=drift(base="logistic", outcome="ordered")
+    )
+    p = np.column_stack([fitted.predict(data, "prob", at=float(k)) for k in range(3, 7)])
+    assert list(fitted.predict(data, "class")) == [f"{k + 3}" for k in p.argmax(axis=1)]
+    reached = numbered["grade"].to_numpy()[:, None] <= np.arange(3, 7)
+    expected = np.sum((p.cumsum(axis=1) - reached) ** 2, axis=1)
+    np.testing.assert_allclose(fitted.predict(numbered, "rps"), expected, rtol=1e-9)
+
+
+def test_classes_are_asked_of_ordered_outcomes_only(skewed, data):
+    with pytest.raises(PredictionError, match="which='class'"):
+        skewed.predict(data, "class")
 
 
 # -- the fit ---------------------------------------------------------------------------------------

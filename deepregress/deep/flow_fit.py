@@ -38,7 +38,7 @@ import tensorflow as tf
 from deepregress.disk.arrow import Arrow
 from deepregress.disk.scratch import parts
 from deepregress.families import kernels
-from deepregress.families.flow import WIDTH, Flow, initial, log_slope
+from deepregress.families.flow import WIDTH, Flow, initial
 from deepregress.families.flow_likelihood import Seen
 from deepregress.families.neural import OUTCOMES, Drift
 from deepregress.families.transformed import LOWER, SLOPE, inside
@@ -191,7 +191,7 @@ class _Problem:
         """The problem at edf / R(w), and by how much the log stiffness has moved."""
         edf = _network_edf(H, penalty, len(state.flow.free))
         n_ridge = len(state.flow.free)
-        rough = self.roughness(state.flow)[0][n_ridge:]
+        rough = self.roughness(state.flow)[n_ridge:]
         R = float(rough @ rough) / self.stiffness
         best = np.clip(edf / max(R, edf / STIFFEST), SOFTEST, STIFFEST)
         moved = float(np.clip(np.log(best / self.stiffness), -LONGEST, LONGEST))
@@ -219,26 +219,37 @@ class _Problem:
         places = np.interp(scores, middle, values)
         return OUTCOMES[family.outcome].scale.u(tf.constant(places)).numpy(), np.diff(scores)
 
-    def roughness(self, flow: Flow) -> tuple[Vector, Matrix]:
-        """Residuals whose half sum of squares is the penalty, and their derivatives in w."""
+    def roughness(self, flow: Flow) -> Vector:
+        """Residuals whose half sum of squares is the penalty, (n_residuals,)."""
         if not flow.width:
-            return np.zeros(0), np.zeros((0, 0))
-        w, ridge = flow.free - self.start, np.sqrt(RIDGE)
-        places, d = self.places
-        stiff = np.sqrt(self.stiffness / d)
-        g, slope = log_slope(flow, places)
-        residuals, jacobian = (
-            [ridge * w, stiff * np.diff(g)],
-            [ridge * np.eye(len(w)), stiff[:, None] * np.diff(slope, axis=0)],
-        )
+            return np.zeros(0)
+        places, stiff, size = self._scales
+        residuals = [np.sqrt(RIDGE) * (flow.free - self.start)]
+        residuals.append(stiff * np.diff(np.log(flow.phi(places)[1])))
         if self.family.units:
-            o = flow.features(places)[1] * flow.spread
-            Jo = flow.jacobian(places)[1][:, 1:] * flow.spread
-            size = np.sqrt(UNIT_RIDGE * np.append(d, d[-1]))
-            for k in range(self.family.units):
-                residuals += [stiff * np.diff(o[:, k]), size * o[:, k]]
-                jacobian += [stiff[:, None] * np.diff(Jo[:, k], axis=0), size[:, None] * Jo[:, k]]
-        return np.concatenate(residuals), np.concatenate(jacobian)
+            for o in (flow.features(places)[1] * flow.spread).T:
+                residuals += [stiff * np.diff(o), size * o]
+        return np.concatenate(residuals)
+
+    def roughness_jacobian(self, flow: Flow) -> Matrix:
+        """Derivatives of `roughness` in w, (n_residuals, n_w)."""
+        if not flow.width:
+            return np.zeros((0, 0))
+        places, stiff, size = self._scales
+        slope = flow.jacobian(places)[1]
+        of_log = slope[:, 0] / flow.phi(places)[1][:, None]
+        jacobian = [np.sqrt(RIDGE) * np.eye(len(flow.free))]
+        jacobian.append(stiff[:, None] * np.diff(of_log, axis=0))
+        for k in range(1, 1 + self.family.units):
+            o = slope[:, k] * flow.spread
+            jacobian += [stiff[:, None] * np.diff(o, axis=0), size[:, None] * o]
+        return np.concatenate(jacobian)
+
+    @property
+    def _scales(self) -> tuple[Vector, Vector, Vector]:
+        """Places, and what multiplies changes between them and units at them."""
+        places, d = self.places
+        return places, np.sqrt(self.stiffness / d), np.sqrt(UNIT_RIDGE * np.append(d, d[-1]))
 
     def at(self, flow: Flow, coef: Vector) -> _State:
         """The value of a network and coefficients."""
@@ -246,7 +257,7 @@ class _Problem:
         eta = self.objective.eta(coef)
         rowwise = family.row_log_likelihood(self.objective.response.rows(), eta)
         loglik = float(self.objective.response.weights @ rowwise)
-        rough = self.roughness(flow)[0]
+        rough = self.roughness(flow)
         value = loglik - 0.5 * float(coef @ self.S @ coef) - 0.5 * float(rough @ rough)
         return _State(flow, coef, loglik, value)
 
@@ -260,7 +271,7 @@ class _Problem:
         gradient, H, penalty = np.zeros(n), np.zeros((n, n)), np.zeros((n, n))
         for rows in parts(objective.n_obs, kernels.CHUNK_SIZES[-1]):
             self._add(state, rows, gradient, H, convex=convex)
-        rough, slope = self.roughness(state.flow)
+        rough, slope = self.roughness(state.flow), self.roughness_jacobian(state.flow)
         penalty[:n_w, :n_w] = slope.T @ slope
         penalty[n_w:, n_w:] = self.S
         gradient[:n_w] -= slope.T @ rough

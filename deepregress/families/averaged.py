@@ -25,9 +25,10 @@ import scipy.special
 import tensorflow as tf
 
 from deepregress.bijectors import Tensor
-from deepregress.errors import FamilyError, PredictionError
+from deepregress.errors import FamilyError
 from deepregress.families import numerical
 from deepregress.families.base import Family, Parameter, Value, family
+from deepregress.families.ordered import QUANTITIES, of_classes
 from deepregress.groups import member
 from deepregress.linalg import Array, Matrix, Vector
 
@@ -202,15 +203,8 @@ class Averaged(Family):
     ) -> Array | dict[str, Vector]:
         if which in ("covariance", "correlation"):
             return self._second_moments(which, eta)
-        if which in ("class", "rps"):
-            names, codes = self.base.classes(None)
-            p = self.mean(eta)
-            if which == "class":
-                return np.asarray(np.array(names, dtype=object)[p.argmax(axis=1)])
-            if "upper" in rows:
-                raise PredictionError("which='rps' needs a response without censored rows")
-            reached = np.asarray(rows["lower"])[:, None] <= codes
-            return np.asarray(np.sum((np.cumsum(p, axis=1) - reached) ** 2, axis=1))
+        if which in QUANTITIES:
+            return of_classes(which, self.mean(eta), self.base.classes(None), rows)
         if which == "gate_prob":
             return self._weighted(which, eta, rows, np.ones((self.n_members, len(eta))))
         if which == "class_prob":

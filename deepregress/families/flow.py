@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from deepregress.linalg import Array, Matrix, Vector
+from deepregress.linalg import Array, Vector
 
 WIDTH = 10
 """Units of each of the two hidden layers."""
@@ -205,9 +205,3 @@ class _Pass:
             pieces.append((np.hstack(value), np.hstack(slope)))
         values, slopes = zip(*pieces, strict=True)
         return np.stack(values, axis=1), np.stack(slopes, axis=1)
-
-
-def log_slope(flow: Flow, u: Array) -> tuple[Vector, Matrix]:
-    """log dphi / du at u (n,), and its derivatives in the free weights (n, n_free)."""
-    slope = flow.phi(u)[1]
-    return np.log(slope), flow.jacobian(u)[1][:, 0] / slope[:, None]

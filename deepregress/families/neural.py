@@ -34,7 +34,7 @@ import tensorflow as tf
 
 from deepregress.bijectors import Link, Tensor, link
 from deepregress.errors import FamilyError, ResponseError, suggestion
-from deepregress.families import kernels
+from deepregress.families import kernels, ordered
 from deepregress.families.base import Family, Parameter, Value, register
 from deepregress.families.flow import WIDTH, Flow, initial
 from deepregress.families.flow_likelihood import Given, Joint, Seen, Values
@@ -118,6 +118,8 @@ class Drift(Family):
         Of the first weights.
     fitted_edf : float
         Effective degrees of freedom of the network.
+    levels : tuple of str
+        Names of the classes of a factor.
     """
 
     base: str = "normal"
@@ -127,6 +129,7 @@ class Drift(Family):
     stiffness: float | None = None
     seed: int = 0
     fitted_edf: float = 0.0  # type: ignore[misc]
+    levels: tuple[str, ...] = ()
     bounds: tuple[float, float] = (-np.inf, np.inf)  # type: ignore[misc]
     discrete: bool = False  # type: ignore[misc]
     takes_levels: bool = True  # type: ignore[misc]
@@ -171,7 +174,7 @@ class Drift(Family):
             )
         family = self
         if response.levels is not None:
-            family = replace(self, **_outcome("ordered"))
+            family = replace(self, **_outcome("ordered"), levels=response.levels)
         known = np.concatenate([response.lower, response.upper])
         known = known[np.isfinite(known)]
         if family.outcome == "ordered" and len(known):
@@ -331,12 +334,22 @@ class Drift(Family):
 
     # -- classes ---------------------------------------------------------------------------------
 
+    @property
+    def further(self) -> Mapping[str, bool]:  # type: ignore[override]
+        return ordered.QUANTITIES if self.outcome == "ordered" else {}
+
+    def further_quantity(self, which: str, eta: Matrix, rows: Mapping[str, Array]) -> Array:
+        classes = self.classes(None)
+        p = ordered.probabilities(self.logpdf, classes[1], eta)
+        return ordered.of_classes(which, p, classes, rows)
+
     def classes(self, levels: tuple[str, ...] | None) -> tuple[tuple[str, ...], Vector]:
         if self.outcome != "ordered":
             return super().classes(levels)
+        if names := levels or self.levels:
+            return names, np.arange(len(names), dtype=np.float64)
         codes = np.arange(self.bounds[0], self.bounds[1] + 1.0)
-        names = levels or tuple(f"{code:g}" for code in codes)
-        return names, codes if levels is None else np.arange(len(names), dtype=np.float64)
+        return tuple(f"{code:g}" for code in codes), codes
 
 
 def drift(

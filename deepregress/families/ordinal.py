@@ -30,6 +30,7 @@ from deepregress.bijectors import Link, Tensor, link
 from deepregress.errors import FamilyError, PredictionError, ResponseError, suggestion
 from deepregress.families import chain
 from deepregress.families.base import Family, Parameter, Value, register
+from deepregress.families.ordered import QUANTITIES, of_classes, probabilities
 from deepregress.families.standard import BY_LINK
 from deepregress.groups import member
 from deepregress.linalg import Array, Matrix, Vector
@@ -94,7 +95,7 @@ class Ordinal(Family):
     support: ClassVar[str] = "ordered classes: a factor or whole numbers"
     discrete: ClassVar[bool] = True
     takes_levels: ClassVar[bool] = True
-    further: ClassVar[Mapping[str, bool]] = {"class": False, "rps": True}
+    further: ClassVar[Mapping[str, bool]] = QUANTITIES
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:
@@ -258,15 +259,13 @@ class Ordinal(Family):
         PredictionError
             Thresholds cross in some row.
         """
-        n = len(eta)
         if self.boundary(eta) is not None:
             row = int(np.argmax(np.any(np.diff(eta[:, 1:-1], axis=1) <= 0.0, axis=1)))
             raise PredictionError(
                 f"the thresholds are out of order in row {row} of the new data: there the formula "
                 "for 'threshold' gives no distribution"
             )
-        each = [self.logpdf(np.full(n, code), eta) for code in self.codes]
-        return np.exp(np.column_stack(each))
+        return probabilities(self.logpdf, np.array(self.codes), eta)
 
     def mean(self, eta: Matrix) -> Matrix:
         return self.probabilities(eta)
@@ -288,13 +287,7 @@ class Ordinal(Family):
         return np.asarray(np.array(self.codes)[place])
 
     def further_quantity(self, which: str, eta: Matrix, rows: Mapping[str, Array]) -> Array:
-        p = self.probabilities(eta)
-        if which == "class":
-            return np.asarray(np.array(self.levels, dtype=object)[p.argmax(axis=1)])
-        if "upper" in rows:
-            raise PredictionError("which='rps' needs a response without censored rows")
-        reached = np.asarray(rows["lower"])[:, None] <= np.array(self.codes)
-        return np.asarray(np.sum((np.cumsum(p, axis=1) - reached) ** 2, axis=1))
+        return of_classes(which, self.probabilities(eta), self.classes(None), rows)
 
 
 def _eta(family: Ordinal, values: Mapping[str, Value]) -> Tensor:
