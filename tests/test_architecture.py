@@ -51,7 +51,7 @@ FLOORS = {
     ),
     2.65: ("families.standard", "families.chain", "families.bernstein"),
     2.66: ("families.transformed", "families.risk_sets", "families.flow"),
-    2.67: ("families.baseline", "families.flow_likelihood"),
+    2.67: ("families.baseline", "families.flow_likelihood", "families.flow_moments"),
     2.68: ("families.lifetimes",),
     2.8: ("families.wrapped", "families.incomplete_gamma", "families.dispersion", "families.sums"),
     2.7: ("families.counting",),

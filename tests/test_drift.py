@@ -15,6 +15,7 @@ import tensorflow as tf
 
 import deepregress as dr
 from deepregress.errors import FamilyError, PredictionError, ResponseError
+from deepregress.families import numerical
 from deepregress.families.flow import WIDTH, Flow, initial
 from deepregress.families.neural import BASES
 from deepregress.response import Response
@@ -155,6 +156,16 @@ def test_rows_of_every_kind_have_the_likelihood_of_the_base_class():
         expected = family.log_likelihood(tensors, tf.constant(at)).numpy()
         np.testing.assert_allclose(family.row_log_likelihood(seen, at), expected, rtol=1e-10)
         np.testing.assert_allclose(family.row_derivatives(seen, at)[0], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("base", ["normal", "logistic", "gumbel", "gumbel_min"])
+def test_moments_are_those_of_the_density(base):
+    """The rule for all rows at once against that of any density, which knows no quantiles."""
+    family, eta = model(base)
+    eta = np.vstack([eta, [[40.0, -3.0], [-25.0, 2.0]]])
+    np.testing.assert_allclose(family.mean(eta), numerical.mean(family, eta), rtol=1e-8, atol=1e-8)
+    expected = numerical.variance(family, eta)
+    np.testing.assert_allclose(family.variance(eta), expected, rtol=1e-7)
 
 
 def test_short_intervals_have_the_density():

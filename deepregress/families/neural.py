@@ -38,6 +38,7 @@ from deepregress.families import kernels, ordered
 from deepregress.families.base import Family, Parameter, Value, register
 from deepregress.families.flow import WIDTH, Flow, initial
 from deepregress.families.flow_likelihood import Given, Joint, Seen, Values
+from deepregress.families.flow_moments import mean_and_variance
 from deepregress.families.moments import quartile_location_scale, weighted_moments
 from deepregress.families.standard import CAUCHY, LOGISTIC, MAXIMUM, MINIMUM, NORMAL, Latent
 from deepregress.families.transformed import (
@@ -278,6 +279,21 @@ class Drift(Family):
         y = np.where(p <= 0.0, *self.bounds)
         y[within] = self._scale.y(tf.constant(u)).numpy()
         return np.asarray(y)
+
+    def mean(self, eta: Matrix) -> Vector:
+        return self._moments(eta)[0] if self._has_fast_moments else super().mean(eta)
+
+    def variance(self, eta: Matrix) -> Vector:
+        return self._moments(eta)[1] if self._has_fast_moments else super().variance(eta)
+
+    @property
+    def _has_fast_moments(self) -> bool:
+        return self.outcome == "number" and not self.units and self.base != "cauchy"
+
+    def _moments(self, eta: Matrix) -> tuple[Vector, Vector]:
+        own = self._values(self.values(tf.constant(eta, tf.float64)))
+        loc, scale = own.loc.numpy(), np.exp(own.log_scale.numpy())
+        return mean_and_variance(self.flow, self.latent, loc, scale)
 
     # -- the likelihood and its derivatives --------------------------------------------------------
 
