@@ -14,6 +14,7 @@ doi:10.1080/01621459.2016.1180986.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -37,16 +38,11 @@ from deepregress.separation import separated
 from deepregress.solvers.base import Solution, Status, Step
 from deepregress.solvers.newton import RIDGE, State, curvature, evaluate
 
-GRADIENT = 2e-5
-"""Largest |dV / dlog lam| at which V counts as maximal: log lam is then known to about 1e-4."""
-FLAT, FLAT_GRADIENT = 1e-2, 2e-4
-"""Curvature of V below which a term is all but straight, and its gradient then: its edf is known to
-twice that, while its log lam, on the way to infinity, is of no interest."""
+FLAT = 1e-2
+"""Curvature of V below which a term is all but straight."""
 FLATTEST = 1e-4
 """Least curvature of V assumed in any direction of log lam."""
 FIXED_TOLERANCE = 1e-6
-LAST_STEP = 3e-3
-"""Newton step, in log lam, after which none follows: what it leaves is a tenth of it at most."""
 STARTS = (1.0, 0.01)
 """Factors on the first lam. V of terms with several smoothing parameters, or of several predictors
 of one kind, can have several maxima, and the best of two starts is kept there."""
@@ -57,6 +53,31 @@ SOME_ROWS = 200_000
 """Rows from which start values come, and that are looked at for predictors at an edge."""
 MAX_ROUNDS = 100
 MAX_HALVINGS = 12
+
+
+class Accuracy(NamedTuple):
+    """How well the maximum of V is found.
+
+    Parameters
+    ----------
+    gradient : float
+        Largest |dV / dlog lam| at which V counts as maximal.
+    flat_gradient : float
+        That of a term that is all but straight: its edf is known to twice that, while its log lam,
+        on the way to infinity, is of no interest.
+    last_step : float
+        Newton step, in log lam, after which none follows: it leaves a tenth of it at most.
+    """
+
+    gradient: float
+    flat_gradient: float
+    last_step: float
+
+
+FULL = Accuracy(2e-5, 2e-4, 3e-3)
+"""log lam is known to about 1e-4."""
+ON_PATH = Accuracy(1e-3, 2e-3, 0.1)
+"""log lam is known to about 1e-2, with which V falls by about 1e-4, its curvature."""
 
 
 def select(objective: Objective, start: Vector | None = None, *, method: str = "REML") -> Solution:
@@ -85,7 +106,50 @@ def select(objective: Objective, start: Vector | None = None, *, method: str = "
         return _select(Problem.of(objective, method=method), start, criterion=method)
 
 
+class Followed(NamedTuple):
+    """Coefficients (n_coef,) and smoothing parameters (n_penalties,) at a maximum of V."""
+
+    coef: Vector
+    lam: Vector
+    status: Status
+
+
+def follow(objective: Objective, coef: Vector, lam: Vector, *, method: str = "REML") -> Followed:
+    """The maximum of V of one of a sequence of models, from that of the last one.
+
+    Parameters
+    ----------
+    objective : Objective
+    coef : Vector, (n_coef,)
+    lam : Vector, (n_penalties,)
+        Where to start; none may be so large that its term is all but straight.
+    method : {"REML", "ML"}
+    """
+    with one_blas_thread():
+        problem = Problem.of(objective, method=method)
+        trace: list[Step] = []
+        point = Point.at(problem, lam, evaluate(objective, coef))
+        fit = _maximise_V(point, trace, ON_PATH)
+        if not fit[1].converged:
+            fit, trace = _best_start(problem, coef)
+        point, status = _with_fixed(*fit, trace, ON_PATH)
+    return Followed(point.state.coef, point.lam, status)
+
+
 def _select(problem: Problem, start: Vector | None, *, criterion: str) -> Solution:
+    fit, trace = _best_start(problem, start)
+    point, status = _with_fixed(*fit, trace, FULL)
+    if criterion == "GCV":
+        point = prediction_error.minimise(point, reported_information)
+    if criterion != "REML" and problem.dispersion is not None:
+        point = _unbiased_dispersion(point)
+    if criterion == "GCV" and problem.dispersion is None:
+        criterion = "UBRE"
+    return _solution(point, status, tuple(trace), criterion)
+
+
+def _best_start(problem: Problem, start: Vector | None) -> tuple[tuple[Point, Status], list[Step]]:
+    """The best end of Newton on V from several warm starts, and its trace."""
     objective = problem.objective
     if start is None:
         coef = start_coef(objective)
@@ -101,18 +165,20 @@ def _select(problem: Problem, start: Vector | None, *, criterion: str) -> Soluti
     if problem.penalties and not any(status.converged for _, status, _ in fits):
         fits.append(_from_start(problem, coef, OTHER_START, rough=start is None))
     point, status, trace = max(fits, key=lambda fit: (fit[1].converged, fit[0].value))
+    return (point, status), trace
+
+
+def _with_fixed(
+    point: Point, status: Status, trace: list[Step], accuracy: Accuracy
+) -> tuple[Point, Status]:
+    """Step 3: alternate fixed smoothing parameters with the others until nothing moves."""
     for _ in range(MAX_ROUNDS):
         lam = _fixed_lam(point)
         if np.allclose(np.log(lam), np.log(point.lam), rtol=0, atol=FIXED_TOLERANCE):
             break
-        point, status = _maximise_V(Point.at(problem, lam, point.state), trace)
-    if criterion == "GCV":
-        point = prediction_error.minimise(point, reported_information)
-    if criterion != "REML" and problem.dispersion is not None:
-        point = _unbiased_dispersion(point)
-    if criterion == "GCV" and problem.dispersion is None:
-        criterion = "UBRE"
-    return _solution(point, status, tuple(trace), criterion)
+        at = Point.at(point.problem, lam, point.state)
+        point, status = _maximise_V(at, trace, accuracy)
+    return point, status
 
 
 def _from_start(
@@ -121,7 +187,7 @@ def _from_start(
     """Where Newton on V ends from the warm start with a factor on the first lam."""
     trace: list[Step] = []
     lam, state = warm_start(problem, coef, trace, rough=rough, factor=factor)
-    return (*_maximise_V(Point.at(problem, lam, state), trace), trace)
+    return (*_maximise_V(Point.at(problem, lam, state), trace, FULL), trace)
 
 
 def start_coef(objective: Objective) -> Vector:
@@ -174,7 +240,7 @@ def _dense_places(unit: Unit, p: PlacedPenalty) -> Array:
 # -- 2. Newton on V --------------------------------------------------------------------------------
 
 
-def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
+def _maximise_V(point: Point, trace: list[Step], accuracy: Accuracy) -> tuple[Point, Status]:
     """Maximise V over the estimated log lam and the constants."""
     problem = point.problem
     estimated = np.array([p.estimated for p in problem.penalties], dtype=bool)
@@ -195,7 +261,7 @@ def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
         gradient = float(np.max(np.abs(outward[~at_bound]), initial=0.0))
         trace.append(Step("Newton on V", -point.value, gradient))
         flat = np.abs(np.diagonal(slope.hessian)) < FLAT
-        allowed = np.where(flat, FLAT_GRADIENT, GRADIENT)
+        allowed = np.where(flat, accuracy.flat_gradient, accuracy.gradient)
         if np.all(np.abs(outward[~at_bound]) < allowed[~at_bound]):
             return point, _status(point, gradient)
         step = _ascent(slope, ~at_bound)
@@ -203,7 +269,7 @@ def _maximise_V(point: Point, trace: list[Step]) -> tuple[Point, Status]:
         if better is None:
             return point, _status(point, gradient)
         point = better
-        if np.max(np.abs(step)) < LAST_STEP:
+        if np.max(np.abs(step)) < accuracy.last_step:
             # the gradient known is that before this step; what the model leaves of it is nothing
             return point, _status(point, 0.0)
     return point, _status(point, gradient)
@@ -304,7 +370,7 @@ def _status(point: Point, gradient: float) -> Status:
     if not point.converged:
         return Status(False, "Newton steps did not reach the penalised maximum", edge)
     # where V is flat to rounding the gradient cannot be brought further down
-    if gradient > 500 * GRADIENT:
+    if gradient > 500 * FULL.gradient:
         return Status(
             False, f"smoothing parameters not converged (|dV/dlog lam| {gradient:.2g})", edge
         )

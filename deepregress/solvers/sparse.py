@@ -217,8 +217,15 @@ def solve(
     lasso = replace(problem, sparse=problem.sparse.lasso())
     starts = [_working_sets(lasso, start, likelihoods).state.likelihood]
     starts += [] if second_start is None else [second_start]
-    ends = [_gates(problem, each, likelihoods) for each in starts]
+    ends = [descend(problem, each, likelihoods) for each in starts]
     return min(ends, key=lambda end: end.state.loss + problem.sparse.value(end.state.c))
+
+
+def descend(problem: Penalised, start: Likelihood, likelihoods: Likelihoods) -> Optimum:
+    """Minimise the objective from `start`, where D > 2 to the minimum it leads to."""
+    if problem.sparse.convex:
+        return _working_sets(problem, start, likelihoods)
+    return _gates(problem, start, likelihoods)
 
 
 def _gates(problem: Penalised, start: Likelihood, likelihoods: Likelihoods) -> Optimum:

@@ -28,11 +28,11 @@ from deepregress.inference.covariance import Inference
 from deepregress.linalg import Matrix, Vector, one_blas_thread
 from deepregress.marginal import Problem
 from deepregress.objective import Objective
-from deepregress.smoothing import select
+from deepregress.smoothing import Followed, follow, select
 from deepregress.solvers.base import Solution, Status
 from deepregress.solvers.likelihood import Likelihood, Likelihoods
 from deepregress.solvers.newton import evaluate
-from deepregress.solvers.sparse import Optimum, State, solve
+from deepregress.solvers.sparse import Optimum, State, descend, solve
 from deepregress.sparse.model import (
     STRAIGHT,
     Restricted,
@@ -44,6 +44,9 @@ from deepregress.sparse.model import (
 )
 
 MAX_ROUNDS = 50
+NEARLY_STRAIGHT = 1e3
+"""Largest smoothing parameter from which another one is looked for, relative to the balance of
+penalty and information: from further out V, flat there, would not lead back to a curve."""
 SETTLED = 1e-6
 """Change of the log-likelihood, and relative one of coefficients, at which 1 and 2 are done."""
 LARGEST_FACTOR = 3.0
@@ -84,7 +87,7 @@ def fit_at(
     start: Fit | None = None,
     *,
     likelihoods: Likelihoods | None = None,
-    rounds: int = MAX_ROUNDS,
+    on_path: bool = False,
 ) -> Fit:
     """Fit at lam (n_terms,), the penalties per observation.
 
@@ -96,8 +99,9 @@ def fit_at(
         One that is near.
     likelihoods : Likelihoods, optional
         Of the model, to be used again.
-    rounds : int
-        Most alternations of steps 1 and 2.
+    on_path : bool
+        Whether others follow: steps 1 and 2 come once, the second from the last smoothing
+        parameters and less exact, and a non-convex penalty stays in the minimum it is in.
     """
     likelihoods = likelihoods or model.likelihoods()
     with one_blas_thread():
@@ -111,22 +115,25 @@ def fit_at(
         problem = model.penalised(lam, setting)
         optimum = solve(problem, near, likelihoods, second_start=last)
         settled, message = False, ""
-        for _ in range(rounds):
-            proposed, message = _settle(model, lam, optimum, setting)
+        for _ in range(1 if on_path else MAX_ROUNDS):
+            proposed, message = _settle(model, lam, optimum, setting, on_path=on_path)
             settled = proposed is None
             if proposed is None:
                 break
             before, setting = optimum.state, proposed
             near = likelihoods.at(setting.b)
             problem = model.penalised(lam, setting)
-            optimum = solve(problem, near, likelihoods, second_start=near)
+            if on_path:
+                optimum = descend(problem, near, likelihoods)
+            else:
+                optimum = solve(problem, near, likelihoods, second_start=near)
             settled = _near(before, optimum.state)
             if settled:
                 break
     status = Status(True, "converged")
     if not optimum.converged:
         status = Status(False, "the sparse terms did not reach their optimum")
-    elif not settled and rounds == MAX_ROUNDS:
+    elif not settled and not on_path:
         status = Status(False, "smoothing parameters and sparse terms did not settle")
     elif message:
         status = Status(False, message)
@@ -150,19 +157,26 @@ def _near(one: State, other: State) -> bool:
 
 
 def _settle(
-    model: SparseModel, lam: Vector, optimum: Optimum, setting: Setting
+    model: SparseModel, lam: Vector, optimum: Optimum, setting: Setting, *, on_path: bool
 ) -> tuple[Setting | None, str]:
     """Step 2: the setting that REML chooses, if it chooses anything, and what went wrong.
 
     The gates of smooths stay out: their own penalty takes the place, or REML could not tell the
-    two apart. The coefficients it returns are where the next step 1 starts.
+    two apart. The coefficients it returns are where the next step 1 starts. `on_path`: whether the
+    setting is that of a model nearby.
     """
     if not model.estimated:
         return None, ""
     b = optimum.state.b.copy()
     rest = _gated(model, lam, optimum.state, setting, smooth=False)
-    fitted = select(rest.objective, b[rest.columns], method=model.method)
     own = rest.penalties >= 0
+    if on_path:
+        near = np.full(len(own), 1.0 / setting.phi)
+        near[own] = np.minimum(setting.lam, NEARLY_STRAIGHT * model.balance)[rest.penalties[own]]
+        fitted = follow(rest.objective, b[rest.columns], near, method=model.method)
+    else:
+        found = select(rest.objective, b[rest.columns], method=model.method)
+        fitted = Followed(found.coef, found.lam, found.status)
     chosen = setting.lam.copy()
     chosen[rest.penalties[own]] = fitted.lam[own]
     chosen = np.minimum(chosen, STRAIGHT * model.balance)

@@ -10,7 +10,7 @@ are the degrees of freedom of `sparse_fit`; where l has a constant dispersion, i
 likelihood. The loss of held-out rows is the mean deviance there, else -2 log-likelihood; as in
 glmnet, columns are standardised in each fold anew, at the lam of the whole path. Smoothing
 parameters of other terms follow the path by one update for each lam; the fit at the chosen lam
-settles them.
+settles them. The path of a fit ends where nothing further can be chosen (`fit_path`, until).
 
 References: Friedman, Hastie & Tibshirani (2010), doi:10.18637/jss.v033.i01; Chen & Chen (2008),
 doi:10.1093/biomet/asn034.
@@ -38,6 +38,12 @@ RATIO, RATIO_WIDE = 1e-4, 1e-2
 """Smallest lam over the largest, where there are more rows than coefficients and where not."""
 MOST_EDF, MOST_CHOSEN = 0.8, 0.5
 """Degrees of freedom, as shares of N, at which a path ends and up to which bic and ebic choose."""
+PAST, PAST_VALUES = 10.0, 10
+"""A path that only serves bic or ebic ends after so many fits in a row that are worse than its best
+by this much, a posterior odds of 150 to 1 in Kass & Raftery (1995), doi:10.2307/2291091."""
+SATURATED, SATURATED_VALUES = 1e-5, 3
+"""Gain of log-likelihood from one lam to the next, as a share of all since the first, and how many
+of them in a row end a path that only serves to choose; R's glmnet ends at the first of 1e-5."""
 EBIC = 0.5
 """gamma of the extended BIC."""
 DISPERSION_STEPS, DISPERSION_STEP = 50, 2e-3
@@ -88,9 +94,8 @@ class LamPath:
             N, the sum of the rows' weights.
         """
         if select in ("bic", "ebic"):
-            allowed = self.edf <= max(MOST_CHOSEN * weight, float(self.edf[0]))
             values = self.bic if select == "bic" else self.ebic
-            return int(np.argmin(np.where(allowed, values, np.inf)))
+            return int(np.argmin(_allowed(values, self.edf, weight)))
         if self.loss is None or self.loss_se is None:
             raise FitError(f"select={select!r} needs a path with cross-validation")
         best = int(np.argmin(self.loss))
@@ -124,8 +129,17 @@ def lam_of_terms(model: SparseModel, lam: float) -> Vector:
     return np.array([lam if each.lam is None else each.lam for each in model.terms.given])
 
 
-def fit_path(model: SparseModel, values: Vector) -> LamPath:
-    """Fit at each of the descending `values` of lam, each from the one before."""
+def fit_path(model: SparseModel, values: Vector, *, until: str = "") -> LamPath:
+    """Fit at each of the descending `values` of lam, each from the one before.
+
+    Parameters
+    ----------
+    model : SparseModel
+    values : Vector, (n_lam,)
+    until : {"", "bic", "ebic", "cv", "cv1se"}
+        What the path is to choose by, if that is all: it ends where fits are saturated or, with
+        bic or ebic, where its minimum lies well behind.
+    """
     likelihoods, dispersion = model.likelihoods(), Dispersion(model)
     fits: list[Fit] = []
     rows: list[tuple[float, float, int]] = []
@@ -133,7 +147,7 @@ def fit_path(model: SparseModel, values: Vector) -> LamPath:
     with one_blas_thread():
         for lam in values:
             fit = fit_at(
-                model, lam_of_terms(model, float(lam)), fit, likelihoods=likelihoods, rounds=1
+                model, lam_of_terms(model, float(lam)), fit, likelihoods=likelihoods, on_path=True
             )
             used = _edf(model, fit, likelihoods)
             if fits and used > MOST_EDF * model.weight:
@@ -142,14 +156,42 @@ def fit_path(model: SparseModel, values: Vector) -> LamPath:
             selected = int(np.count_nonzero(norms.norms(fit.c)))
             rows.append((used, dispersion.loglik(fit), selected))
             fits.append(fit.slim())
-    edf, loglik, n_selected = (np.array(column) for column in zip(*rows, strict=True))
-    bic = -2.0 * loglik + np.log(model.weight) * edf
-    n_groups = len(model.terms.term)
-    extra = 2.0 * EBIC * _log_choose(n_groups, n_selected)
+            edf, loglik, n_selected = (np.array(column) for column in zip(*rows, strict=True))
+            criteria = _criteria(model, edf, loglik, n_selected)
+            if until and _is_saturated(loglik):
+                break
+            if until in criteria and _is_past(_allowed(criteria[until], edf, model.weight)):
+                break
     coef = np.array([fit.setting.b for fit in fits])
-    return LamPath(
-        values[: len(fits)], coef, edf, loglik, n_selected, bic, bic + extra, fits=tuple(fits)
-    )
+    bic, ebic = criteria["bic"], criteria["ebic"]
+    return LamPath(values[: len(fits)], coef, edf, loglik, n_selected, bic, ebic, fits=tuple(fits))
+
+
+def _criteria(
+    model: SparseModel, edf: Vector, loglik: Vector, n_selected: Array
+) -> dict[str, Vector]:
+    """-2 loglik + log(N) edf, and with 2 gamma log(number of models of this size)."""
+    bic = -2.0 * loglik + np.log(model.weight) * edf
+    extra = 2.0 * EBIC * _log_choose(len(model.terms.term), n_selected)
+    return {"bic": bic, "ebic": bic + extra}
+
+
+def _allowed(values: Vector, edf: Vector, weight: float) -> Vector:
+    """A criterion (n_lam,), infinite where the degrees of freedom are too many to choose by it."""
+    inside = edf <= max(MOST_CHOSEN * weight, float(edf[0]))
+    return np.where(inside, values, np.inf)
+
+
+def _is_saturated(loglik: Vector) -> bool:
+    """Whether less penalty has ceased to improve the fit."""
+    gains = np.diff(loglik)[-SATURATED_VALUES:]
+    total = float(loglik[-1] - loglik[0])
+    return len(gains) == SATURATED_VALUES and bool(np.all(gains < SATURATED * total))
+
+
+def _is_past(values: Vector) -> bool:
+    """Whether a criterion's minimum lies well behind."""
+    return len(values) > PAST_VALUES and bool(np.all(values[-PAST_VALUES:] > values.min() + PAST))
 
 
 def _log_choose(n: int, k: Array) -> Vector:
@@ -376,7 +418,7 @@ def fit_sparse(objective: Objective, found: Sequence[Placed], *, method: str) ->
         fit = fit_at(model, lam_of_terms(model, 0.0))
         return result(model, fit, criterion="", refit=refit.pop())
     select, n_folds = asked.pop()
-    path = fit_path(model, lam_sequence(model))
+    path = fit_path(model, lam_sequence(model), until=select)
     if select in ("cv", "cv1se"):
         split = folds(objective.n_obs, n_folds)
         path = cross_validate(objective, found, path, split, method=method)
