@@ -366,7 +366,14 @@ def _unbiased_dispersion(point: Point) -> Point:
 
 def _status(point: Point, gradient: float) -> Status:
     objective = point.problem.objective
-    edge = objective.family.boundary(objective.eta(point.state.coef)[objective.some(SOME_ROWS)])
+    eta = objective.eta(point.state.coef)[objective.some(SOME_ROWS)]
+    for name, values in objective.family.parameters_at(eta).items():
+        if not np.isfinite(values).all():
+            raise FitError(
+                f"the fitted {name} is larger than any number: the likelihood has no maximum, the "
+                f"response says nothing about {name}"
+            )
+    edge = objective.family.boundary(eta)
     if not point.converged:
         return Status(False, "Newton steps did not reach the penalised maximum", edge)
     # where V is flat to rounding the gradient cannot be brought further down

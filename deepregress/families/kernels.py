@@ -7,9 +7,9 @@ automatic differentiation:
     W_i = -d2 l_i / deta_i2      (U, U), packed as its upper triangle
     v_i = d <W_i, A_i> / deta_i  (U,)     the third derivatives, contracted with a weight A_i
 
-XLA compiles them once per family and kind of response; that compilation serves every fit of the
-process, whatever its number of rows. Rows are independent, so the gradient of a sum over rows is
-row-wise.
+They are compiled once per family and kind of response, by XLA for long data; that compilation
+serves every fit of the process, whatever its number of rows. Rows are independent, so the gradient
+of a sum over rows is row-wise.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ import tensorflow as tf
 from deepregress.bijectors import Tensor
 from deepregress.linalg import Array, Matrix
 
-CHUNK_SIZES = (1024, 8192)
-"""Rows per compiled call: short data pad to the first, all others run in chunks of the last."""
-
+SHORT = 1024
+CHUNK_SIZES = (SHORT, 8192)
+"""Rows per compiled call: short data pad to the first, all others run in chunks of the last. XLA
+takes seconds to compile, keeps tens of MiB for as long as the process lives, and gains at most a
+third of a fit of short data: it is for the long chunks."""
 
 WIDE = 5
 """Number of predictors from which on XLA is slow to compile and, as it computes shared values again
@@ -179,7 +181,8 @@ def _compiled(
         return kernel(family, rows, *arguments[:leading])
 
     specs = [tf.TensorSpec(shape, tf.float64) for shape in shapes]
-    jit = shapes[0][1] < WIDE
+    rows, n_units = shapes[0]
+    jit = n_units < WIDE and rows > SHORT
     compiled = tf.function(of_columns, jit_compile=jit, autograph=False)
     # the concrete function skips the dispatch of tf.function, half the cost of a small chunk
     return compiled.get_concrete_function(*specs)  # type: ignore[no-any-return]
