@@ -167,3 +167,12 @@ def test_the_open_end_of_a_censored_angle_is_opposite_to_its_location():
     for end, below in ((np.inf, 1.0), (-np.inf, 0.0)):
         np.testing.assert_allclose(fam.cdf(np.full(2, end), eta), below, atol=1e-15)
         np.testing.assert_allclose(fam.survival(np.full(2, end), eta), 1.0 - below, atol=1e-15)
+
+
+@pytest.mark.parametrize("mean", [1e16, 1e25, np.inf])
+def test_quantiles_of_counts_beyond_whole_floats_end(mean):
+    found = dr.families.family("poisson").quantile(np.array([0.5]), np.log([[mean]]))
+    if np.isfinite(mean):
+        np.testing.assert_allclose(found, mean, rtol=1e-6)
+    else:
+        assert found[0] > 1e99

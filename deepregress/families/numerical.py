@@ -37,6 +37,8 @@ TINY = 1e-15
 PANELS = np.array([0.0, *0.5 ** np.arange(12.0, -1.0, -1.0)])
 """Ends of the panels in which survival is integrated, in shares of tau: short ones near 0."""
 PANEL_NODES, PANEL_WEIGHTS = np.polynomial.legendre.leggauss(12)
+LARGEST = 1e100
+"""Beyond which no count is looked for."""
 AT_ONCE = 2**18
 """Values of the density in one call of a family."""
 
@@ -250,12 +252,13 @@ def _count_quantile(family: Distributions, p: Vector, eta: Matrix) -> Vector:
         width = np.where(low, 2.0 * width, width)
         lower = np.where(low, lower - width, lower)
     upper = lower + width
-    while np.any(short := ~enough(upper) & (p < 1.0)):
+    while np.any(short := ~enough(upper) & (p < 1.0) & (upper < LARGEST)):
         lower = np.where(short, upper, lower)
         width = np.where(short, 2.0 * width, width)
         upper = np.where(short, upper + width, upper)
-    while np.any(upper - lower > 1.0):
-        middle = np.floor((lower + upper) / 2.0)
+    # beyond 2^53 the numbers that there are lie further apart than counts
+    while np.any((upper - lower > 1.0) & (np.nextafter(lower, np.inf) < upper)):
+        middle = np.floor(lower + (upper - lower) / 2.0)
         reached = enough(middle)
         upper, lower = np.where(reached, middle, upper), np.where(reached, lower, middle)
     return np.asarray(np.where(p < 1.0, upper, family.bounds[1]))
