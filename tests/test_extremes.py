@@ -176,3 +176,19 @@ def test_quantiles_of_counts_beyond_whole_floats_end(mean):
         np.testing.assert_allclose(found, mean, rtol=1e-6)
     else:
         assert found[0] > 1e99
+
+
+@pytest.mark.parametrize("name", ["beta", "zero_inflated_beta", "zero_one_inflated_beta"])
+def test_a_beta_whose_mean_rounds_to_an_end_is_a_point_there(name):
+    own = family(name)
+    eta = np.zeros((2, own.n_units))
+    eta[:, 0] = [400.0, -800.0]
+    rest = 1.0 - own.cdf(np.zeros(2), eta)
+    assert np.isfinite(own.quantile(np.array([0.9, 0.9]), eta)).all()
+    np.testing.assert_allclose(
+        own.cdf(np.full(2, 0.5), eta)[0], own.cdf(np.zeros(2), eta)[0], atol=1e-300
+    )
+    np.testing.assert_allclose(
+        own.cdf(np.full(2, 0.5), eta)[1] + own.survival(np.full(2, 0.5), eta)[1], 1.0
+    )
+    assert np.isfinite(rest).all()

@@ -84,7 +84,10 @@ class Beta(Integrated):
 
     def frozen(self, theta: Mapping[str, Vector]) -> Any:
         mean, precision = theta["mean"], theta["precision"]
-        return scipy.stats.beta(mean * precision, (1.0 - mean) * precision)
+        # a shape that rounds to zero, where SciPy knows no limit, is that of a point at 0 or 1
+        least = np.finfo(np.float64).tiny
+        a, b = mean * precision, (1.0 - mean) * precision
+        return scipy.stats.beta(np.maximum(a, least), np.maximum(b, least))
 
     def fisher_weight(self, eta: Matrix) -> Vector:
         theta = self.parameters_at(eta)
