@@ -157,7 +157,7 @@ def solved(objective, part, training=FAST, seed=1, orthogonalize="cell"):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_columns_are_orthogonal_at_rounding(name):
-    objective, part = simulated(name)
+    objective, part = simulated(name, n=600)
     result = solved(objective, part)
     assert result.effects[0].multiplier > 0
     # the multiplier's column is q, orthogonal in the weights of the networks on top of the fit
