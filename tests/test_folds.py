@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import deepregress as dr
-from deepregress import Training
+from deepregress import Training, solvers
+from deepregress.disk.scratch import temporary_array
 from deepregress.errors import DataError, FitError, UnknownVariable
 from deepregress.solvers.folds import folds_of
 
@@ -47,6 +48,20 @@ def test_groups_are_never_divided(crossfit):
     for held in divided(600, Training(groups=groups), crossfit=crossfit).held:
         assert not set(groups[held]) & set(np.delete(groups, held))
         assert len(held) == pytest.approx(120 if crossfit else 90, abs=40)
+
+
+@pytest.mark.parametrize("crossfit", [True, False])
+def test_groups_of_a_long_table_on_disk_are_in_one_fold_in_all_windows(crossfit, monkeypatch):
+    monkeypatch.setattr(solvers.folds, "WINDOW_ROWS", 200)
+    monkeypatch.setattr(solvers.folds, "CHUNK_ROWS", 20)
+    weights = temporary_array((1000,))
+    weights[:] = 1.0
+    # every second group is rare: most windows have no row of it
+    groups = np.random.default_rng(1).choice(40, 1000, p=np.tile([0.045, 0.005], 20))
+    folds = folds_of(weights, Training(groups=groups), crossfit=crossfit, seed=3)
+    for train, held in zip(folds.train, folds.held, strict=True):
+        np.testing.assert_array_equal(np.sort([*train, *held]), np.arange(1000))
+        assert not set(groups[held]) & set(groups[train])
 
 
 def test_too_few_groups_are_refused():

@@ -75,26 +75,28 @@ def folds_of(weights: Vector, training: Training, *, crossfit: bool, seed: int) 
             f"{len(rows)} rows with positive weight are too few for {training.folds} folds of at "
             "least 2 rows; choose fewer with Training(folds=...)"
         )
-    return _divided(rows, training, crossfit=crossfit, rng=rng)
-
-
-def _divided(rows: Array, training: Training, *, crossfit: bool, rng: np.random.Generator) -> Folds:
-    """Folds of whole runs of rows; the rows of each are in random order, as epochs take them."""
     run = _runs(rows, training)
-    place = _places(run, rng)
-    if crossfit:
-        fold = (training.folds * place).astype(np.int64)
-    else:
-        given = training.validation
-        share = given if isinstance(given, float) else HELD_OUT_SHARE
-        fold = np.asarray(place > max(share, place.min()), dtype=np.int64)
-    held = [fold == number for number in range(training.folds if crossfit else 1)]
-    if any(part.all() or not part.any() for part in held):
+    folds = _divided(rows, _places(run, rng), training, crossfit=crossfit, rng=rng)
+    if not all(len(part) for part in (*folds.train, *folds.held)):
         raise FitError(
             f"Training(groups=...): {run.max() + 1} groups, of which the largest has "
             f"{np.bincount(run).max()} of {len(rows)} rows, leave a fold without rows; choose "
             "fewer with Training(folds=...)"
         )
+    return folds
+
+
+def _divided(
+    rows: Array, place: Vector, training: Training, *, crossfit: bool, rng: np.random.Generator
+) -> Folds:
+    """Folds of rows by their places; the rows of each are in random order, as epochs take them."""
+    if crossfit:
+        fold = (training.folds * place).astype(np.int64)
+    else:
+        given = training.validation
+        share = given if isinstance(given, float) else HELD_OUT_SHARE
+        fold = np.asarray(place > share, dtype=np.int64)
+    held = [fold == number for number in range(training.folds if crossfit else 1)]
     return Folds(
         tuple(rng.permutation(rows[~part]) for part in held),
         tuple(rng.permutation(rows[part]) for part in held),
@@ -110,11 +112,15 @@ def _runs(rows: Array, training: Training) -> Array:
 
 
 def _places(run: Array, rng: np.random.Generator) -> Vector:
-    """Runs in random order on a line from 0 to 1: for each row the middle of its run."""
+    """Runs in random order on a line from 0 to 1: for each row the middle of its run.
+
+    The first run, however long, is at 0: some rows are held out whatever the share.
+    """
     size = np.bincount(run)
     order = rng.permutation(len(size))
     middle = np.empty(len(size))
     middle[order] = np.cumsum(size[order]) - size[order] / 2
+    middle[order[0]] = 0.0
     return middle[run] / len(run)
 
 
@@ -124,11 +130,14 @@ def _by_windows(
     """Folds of each window one after the other, their rows in files."""
     n, n_members = len(weights), training.folds if crossfit else 1
     train, held = ([_Growing.of(n) for _ in range(n_members)] for _ in range(2))
+    # a group has rows in many windows and one place in all of them
+    of_group = None if training.groups is None else _places(_runs(np.arange(n), training), rng)
     starts = rng.permutation(np.arange(0, n, CHUNK_ROWS))
     for window in np.split(starts, range(0, len(starts), WINDOW_ROWS // CHUNK_ROWS)[1:]):
         rows = np.concatenate([np.arange(a, min(a + CHUNK_ROWS, n)) for a in window])
         rows = rows[weights[rows] > 0]
-        own = _divided(rows, training, crossfit=crossfit, rng=rng)
+        place = _places(_runs(rows, training), rng) if of_group is None else of_group[rows]
+        own = _divided(rows, place, training, crossfit=crossfit, rng=rng)
         for lists, parts in ((train, own.train), (held, own.held)):
             for m, part in enumerate(parts):
                 lists[m] = lists[m].extended(part)
