@@ -31,7 +31,14 @@ from deepregress.disk.arrow import Arrow, ArrowFactor, Inverse, Layout, Projecte
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.objective import Objective
 from deepregress.penalty_groups import DiagonalGroup, Group, Penalty, grouped, root
-from deepregress.solvers.newton import DECREMENT, State, TotalPenalty, curvature, maximise
+from deepregress.solvers.newton import (
+    DECREMENT,
+    MAX_STEPS,
+    State,
+    TotalPenalty,
+    curvature,
+    maximise,
+)
 
 InnerFactor = ArrowFactor | ProjectedFactor
 
@@ -207,6 +214,8 @@ class Point:
     lam: Vector
     state: State
     converged: bool
+    exhausted: bool
+    """Whether Newton took all the steps it may."""
     factor: ArrowFactor
     inner: InnerFactor
     """Of what V integrates out."""
@@ -215,11 +224,24 @@ class Point:
 
     @classmethod
     def at(
-        cls, problem: Problem, lam: Vector, state: State, *, tolerance: float = DECREMENT
+        cls,
+        problem: Problem,
+        lam: Vector,
+        state: State,
+        *,
+        tolerance: float = DECREMENT,
+        max_steps: int = MAX_STEPS,
     ) -> Point:
         """Fit the coefficients at `lam` and the state's dispersion, starting from the state."""
         penalty = problem.total(lam)
-        fit = maximise(problem.objective, state, penalty, free=problem.free, tolerance=tolerance)
+        fit = maximise(
+            problem.objective,
+            state,
+            penalty,
+            free=problem.free,
+            tolerance=tolerance,
+            max_steps=max_steps,
+        )
         _, factor = curvature(problem.objective, fit.state, penalty.S, problem.layout)
         inner = problem.inner(factor)
         logdet, _, _ = problem.log_pseudo_det(lam)
@@ -229,7 +251,8 @@ class Point:
             - 0.5 * inner.logdet()
             + 0.5 * problem.null_dim * np.log(2.0 * np.pi)
         )
-        return cls(problem, lam, fit.state, fit.converged, factor, inner, float(value))
+        exhausted = not fit.converged and fit.steps == max_steps
+        return cls(problem, lam, fit.state, fit.converged, exhausted, factor, inner, float(value))
 
 
 class PenaltyTraces:

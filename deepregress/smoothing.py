@@ -14,6 +14,7 @@ doi:10.1080/01621459.2016.1180986.
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,9 @@ SOME_ROWS = 200_000
 """Rows from which start values come, and that are looked at for predictors at an edge."""
 MAX_ROUNDS = 100
 MAX_HALVINGS = 12
+TRIAL_STEPS = 30
+"""Newton steps of a trial on V: where one from the last point needs more, H + S is all but singular
+at the penalised maximum."""
 
 
 class Accuracy(NamedTuple):
@@ -248,6 +252,7 @@ def _maximise_V(point: Point, trace: list[Step], accuracy: Accuracy) -> tuple[Po
         return point, _status(point, 0.0)
     low, high = lam_bounds(problem, _information(point).diagonal())
     n_lam = int(estimated.sum())
+    calmest, singular = (point, np.inf), False
     for _ in range(MAX_ROUNDS):
         slope = Slope.at(point)
         if not (np.isfinite(slope.gradient).all() and np.isfinite(slope.hessian).all()):
@@ -260,14 +265,19 @@ def _maximise_V(point: Point, trace: list[Step], accuracy: Accuracy) -> tuple[Po
         )
         gradient = float(np.max(np.abs(outward[~at_bound]), initial=0.0))
         trace.append(Step("Newton on V", -point.value, gradient))
+        if singular and gradient > calmest[1]:
+            # V grows without bound towards a singular H + S: the way there leads to no maximum
+            return calmest[0], _status(*calmest)
+        calmest = min(calmest, (point, gradient), key=itemgetter(1))
         flat = np.abs(np.diagonal(slope.hessian)) < FLAT
         allowed = np.where(flat, accuracy.flat_gradient, accuracy.gradient)
         if np.all(np.abs(outward[~at_bound]) < allowed[~at_bound]):
             return point, _status(point, gradient)
         step = _ascent(slope, ~at_bound)
-        better = _search(point, slope, step, (low, high))
+        better, singular = _search(point, slope, step, (low, high))
         if better is None:
-            return point, _status(point, gradient)
+            ended = calmest if singular else (point, gradient)
+            return ended[0], _status(*ended)
         point = better
         if np.max(np.abs(step)) < accuracy.last_step:
             # the gradient known is that before this step; what the model leaves of it is nothing
@@ -299,12 +309,16 @@ def _ascent(slope: Slope, active: Array) -> Vector:
 
 def _search(
     point: Point, slope: Slope, step: Vector, bounds: tuple[Vector, Vector]
-) -> Point | None:
-    """The point at the longest of step, step / 2, ... that raises V, or None."""
+) -> tuple[Point | None, bool]:
+    """The point at the longest of step, step / 2, ... that raises V, or None.
+
+    Second, whether a longer one led to where H + S is all but singular.
+    """
     problem = point.problem
     estimated = np.array([p.estimated for p in problem.penalties], dtype=bool)
     n_lam = int(estimated.sum())
     rounding = 1e-8 + 1e-12 * abs(point.value)
+    singular = False
     for _ in range(MAX_HALVINGS):
         lam = point.lam.copy()
         lam[estimated] = np.clip(
@@ -317,11 +331,13 @@ def _search(
         if not np.isfinite(state.at.value):
             coef[problem.free] = point.state.coef[problem.free]
             state = evaluate(problem.objective, coef)
-        trial = Point.at(problem, lam, state)
-        if np.isfinite(trial.value) and trial.value >= point.value - rounding:
-            return trial
+        trial = Point.at(problem, lam, state, max_steps=TRIAL_STEPS)
+        singular |= trial.exhausted
+        finite = np.isfinite(trial.value) and not trial.exhausted
+        if finite and trial.value >= point.value - rounding:
+            return trial, singular
         step = step / 2.0
-    return None
+    return None, singular
 
 
 # -- 3. Fixed smoothing parameters and the result -------------------------------------------------

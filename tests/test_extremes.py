@@ -12,7 +12,7 @@ import scipy.stats
 import tensorflow as tf
 
 from deepregress.disk.arrow import Arrow
-from deepregress.errors import FitError
+from deepregress.errors import ConvergenceWarning, FitError, ResponseError
 from deepregress.families import censoring, family
 from deepregress.inference.covariance import Inference
 from deepregress.linalg import nearest_semidefinite
@@ -192,3 +192,32 @@ def test_a_beta_whose_mean_rounds_to_an_end_is_a_point_there(name):
         own.cdf(np.full(2, 0.5), eta)[1] + own.survival(np.full(2, 0.5), eta)[1], 1.0
     )
     assert np.isfinite(rest).all()
+
+
+def test_an_inflated_beta_needs_responses_that_vary_between_its_masses():
+    x = np.linspace(0.0, 1.0, 60)
+    y = np.where(x > 0.4, 0.3, 0.0)
+    with pytest.raises(ResponseError, match=r"constant \(0.3 in all .* not at a point mass\)"):
+        fit("y ~ x", {"y": y, "x": x}, family="zero_inflated_beta", verbose=0)
+
+
+def test_a_beta_sharper_than_scipys_is_a_distribution_still():
+    fam, eta = family("beta"), np.array([[0.7, np.log(1e30)]])
+    mean = fam.mean(eta)
+    assert fam.cdf(mean - 1e-5, eta) == 0.0 and fam.cdf(mean + 1e-5, eta) == 1.0
+    np.testing.assert_allclose(fam.quantile(np.array([0.1]), eta), mean, atol=1e-6)
+
+
+def test_smoothing_ends_where_the_likelihood_branches():
+    # the information of a skew normal is singular at skewness 0: V grows without bound there
+    rng = np.random.default_rng(1)
+    x1, x2 = rng.uniform(size=(2, 10_000))
+    wave = np.sin(2 * np.pi * x1[:, None] + np.arange(3)) + 2 * (x2[:, None] - 0.5) ** 2
+    fam = family("skewnormal")
+    y = np.asarray(fam.sample(0.4 * wave, 1, seed=2))[0]
+    smooths = "s(x1, bs='ps') + s(x2, bs='ps')"
+    formula = {"loc": f"y ~ {smooths}", "scale": f"~ {smooths}", "skewness": f"~ {smooths}"}
+    with pytest.warns(ConvergenceWarning, match="smoothing parameters not converged"):
+        model = fit(formula, {"y": y, "x1": x1, "x2": x2}, family="skewnormal", verbose=0)
+    assert sum(step.phase == "Newton on V" for step in model.solution.trace) < 20
+    assert np.isfinite(model.std_error).all()

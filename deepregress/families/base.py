@@ -48,10 +48,8 @@ class Family(Dispersed, Lifetimes):
     """A response distribution whose parameters all have additive predictors.
 
     Subclasses give `name`, `about`, `support`, `bounds`, `default_parameters`, and `density` or the
-    formulas `log_density` and `log_survival` (or `log_cdf`). Everything else has a default:
-    override `in_support`, `start_values` where they are known, `log_density`,
-    `log_cdf`, `log_survival` where those of `tfd` are not accurate or have no third derivative, and
-    `mean`, `variance`, `quantile` where there is a closed form that `tfd` does not have.
+    formulas `log_density` and `log_survival` (or `log_cdf`). Everything else has a default: override
+    what is known better (`in_support`, `start_values`) or what `tfd` lacks.
 
     Attributes
     ----------
@@ -150,6 +148,10 @@ class Family(Dispersed, Lifetimes):
         if self.discrete:
             return np.asarray(np.isfinite(y) & (y >= least) & (y <= most) & (y == np.floor(y)))
         return np.asarray(np.isfinite(y) & (y > least) & (y < most))
+
+    def varying(self, y: Array) -> Array:
+        """The responses that must not all be the same, for the likelihood to have a maximum."""
+        return y[:0] if self.discrete else y
 
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
         """Moment estimates of the parameters (on their own scale) without covariates.
@@ -307,13 +309,7 @@ class Family(Dispersed, Lifetimes):
         return {name: value.value.numpy() for name, value in values.items()}
 
     def check(self, response: Response) -> None:
-        """Refuse responses outside the support.
-
-        Raises
-        ------
-        ResponseError
-            Naming the response, the support, the first offending row and their number.
-        """
+        """Refuse responses outside the support (`support.check`)."""
         support.check(self, response)
 
     takes_levels: ClassVar[bool] = False

@@ -64,6 +64,10 @@ class InflatedBeta(Continuous):
     def in_support(self, y: Array) -> Array:
         return np.asarray(((y > 0.0) & (y < 1.0)) | np.isin(y, self.atoms))
 
+    def varying(self, y: Array) -> Array:
+        inside = y[(y > 0.0) & (y < 1.0)]
+        return inside if len(inside) else y
+
     def start_values(self, y: Vector, weights: Vector) -> Mapping[str, float]:
         inside = (y > 0.0) & (y < 1.0)
         # half an observation of each kind keeps the start finite

@@ -29,6 +29,8 @@ from deepregress.families.moments import weighted_moments
 from deepregress.families.special import HALF_LOG_2PI, stirling_remainder
 from deepregress.linalg import Matrix, Vector
 
+SHARPEST = 1e14
+"""Precision beyond which SciPy's beta is no distribution; the sd is 1e-7 there."""
 LEAST_PRECISION = 0.1
 """Precision at which to start where the response has almost all its mass at 0 and 1."""
 
@@ -83,7 +85,7 @@ class Beta(Integrated):
         return kernel + 0.5 * (log_precision + log_mean + log_rest) - HALF_LOG_2PI + remainder
 
     def frozen(self, theta: Mapping[str, Vector]) -> Any:
-        mean, precision = theta["mean"], theta["precision"]
+        mean, precision = theta["mean"], np.minimum(theta["precision"], SHARPEST)
         # a shape that rounds to zero, where SciPy knows no limit, is that of a point at 0 or 1
         least = np.finfo(np.float64).tiny
         a, b = mean * precision, (1.0 - mean) * precision

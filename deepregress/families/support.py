@@ -46,6 +46,9 @@ class Supported(Protocol):
     def in_support(self, y: Array) -> Array:
         """Which values the response can take."""
 
+    def varying(self, y: Array) -> Array:
+        """Those of its values that must not all be the same."""
+
 
 def check(family: Supported, response: Response) -> None:
     """Refuse responses outside the support.
@@ -88,10 +91,13 @@ def _check_kind(family: Supported, response: Response) -> None:
 
 
 def _check_varies(family: Supported, response: Response) -> None:
-    if not family.discrete and np.any(np.ptp(response.lower, axis=0) == 0):
-        constant = np.ravel(response.lower)[0]
+    values = family.varying(response.lower)
+    if len(values) and np.any(np.ptp(values, axis=0) == 0):
+        rows = f"{len(values)} rows"
+        if len(values) < response.n_obs:
+            rows += " that are not at a point mass"
         raise ResponseError(
-            f"{response.label!r} is constant ({constant:g} in all {response.n_obs} rows): family "
+            f"{response.label!r} is constant ({np.ravel(values)[0]:g} in all {rows}): family "
             f"{family.name!r} needs a response that varies"
         )
 
