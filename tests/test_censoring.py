@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.special
 import scipy.stats
 import tensorflow as tf
@@ -359,3 +360,31 @@ def test_censored_sums_within_a_mixture_are_refused():
     mixture = dr.mixture("generalized_poisson", "poisson")
     with pytest.raises(dr.errors.FamilyError, match="within another family"):
         dr.fit("interval(y, high) ~ 1", data, mixture)
+
+
+@pytest.mark.parametrize("loc", [-3.1, -1.0, 0.0, 1.04, 2.5])
+@pytest.mark.parametrize("arc", [(-3.0, -2.0), (2.0, 3.0), (3.0, 3.5), (-1.0, 1.9), (-3.0, 3.0)])
+def test_a_censored_angle_has_the_probability_of_its_arc(loc, arc):
+    # wherever the arc lies to the direction opposite to loc, where the distribution function begins
+    fam, eta = family("von_mises"), np.array([[np.tan(loc / 2.0), np.log(2.0)]])
+    rows = Response(
+        np.array([arc[0]]), np.array([arc[1]]), np.ones(1), None, label="y", levels=None
+    ).rows()
+    density = scipy.stats.vonmises(2.0).pdf
+    expected = scipy.integrate.quad(lambda angle: density(angle - loc), *arc)[0]
+    found = fam.row_log_likelihood(rows, eta)[0]
+    assert found == pytest.approx(np.log(expected), rel=1e-8)
+    h, slope = 1e-5, fam.row_derivatives(rows, eta)[1][0]
+    for i, step in enumerate(h * np.eye(2)):
+        ends = [fam.row_log_likelihood(rows, eta + s * step)[0] for s in (1.0, -1.0)]
+        assert slope[i] == pytest.approx((ends[0] - ends[1]) / (2.0 * h), rel=1e-5, abs=1e-8)
+
+
+def test_angles_are_neither_left_nor_right_censored_and_not_within_mixtures():
+    data = {"low": np.linspace(-1.0, 1.0, 20), "high": np.r_[np.linspace(-0.5, 1.0, 19), np.inf]}
+    with pytest.raises(ResponseError, match="angles have no order"):
+        dr.fit("interval(low, high) ~ 1", data, "von_mises", verbose=0)
+    data["high"][-1] = 1.5
+    assert dr.fit("interval(low, high) ~ 1", data, "von_mises", verbose=0).converged
+    with pytest.raises(dr.errors.FamilyError, match="within a mixture"):
+        dr.fit("interval(low, high) ~ 1", data, dr.mixture("von_mises", "von_mises"), verbose=0)

@@ -48,7 +48,7 @@ class Family(Dispersed, Lifetimes):
     """A response distribution whose parameters all have additive predictors.
 
     Subclasses give `name`, `about`, `support`, `bounds`, `default_parameters`, and `density` or the
-    formulas `log_density` and `log_survival` (or `log_cdf`). Everything else has a default: override
+    formulas `log_density` and `log_survival` (or `log_cdf`). All else has a default: override
     what is known better (`in_support`, `start_values`) or what `tfd` lacks.
 
     Attributes
@@ -64,6 +64,8 @@ class Family(Dispersed, Lifetimes):
         are those of the expected information, as mgcv's.
     multivariate : bool
         Whether a response is a vector: it then has no cdf and no quantiles.
+    circular : bool
+        Whether the response is an angle: an interval is the arc from its lower to its upper end.
     penalised : bool
         Whether `log_likelihood` can hold a penalty beside log f(y); see `row_penalty`.
     further : mapping of str to bool
@@ -99,6 +101,7 @@ class Family(Dispersed, Lifetimes):
     exponential: ClassVar[bool] = False
     exponential_given: ClassVar[bool] = False
     multivariate: ClassVar[bool] = False
+    circular: ClassVar[bool] = False
     penalised: ClassVar[bool] = False
     further: ClassVar[Mapping[str, bool]] = {}
     dispersion: ClassVar[str | None] = None

@@ -55,6 +55,10 @@ class Distributions(Supported, Protocol):
     def bounds(self) -> tuple[float, float]:
         """Ends of the support that do not depend on parameters."""
 
+    @property
+    def circular(self) -> bool:
+        """Whether the response is an angle, and F begins at one that depends on parameters."""
+
     def values(self, eta: Tensor, rows: Mapping[str, Tensor]) -> Any:
         """The parameters at predictors (n_obs, U)."""
 
@@ -133,6 +137,11 @@ class _Rows:
         values = self.family.values(tf.stop_gradient(self.eta), self.rows)
         return self.family.log_cdf(values, finite(b)) > self.family.log_survival(values, finite(a))
 
+    def around(self, a: Tensor, b: Tensor) -> Tensor:
+        """Whether the arc from a to b holds the angle at which F begins. No derivatives."""
+        values = self.family.values(tf.stop_gradient(self.eta), self.rows)
+        return self.family.log_cdf(values, finite(b)) < self.family.log_cdf(values, finite(a))
+
 
 def _censored(at: _Rows, kinds: list[str]) -> Tensor:
     """log P(lower <= Y <= upper) of the censored rows, 0 of the others."""
@@ -163,8 +172,9 @@ def _log_probability(at: _Rows, a: Tensor | None, b: Tensor | None, where: Tenso
     if a is None:
         return tf.where(above, at.log_cdf([b], [above])[0], zero)
     both = below & above
-    upper_tail = both & at.mostly_below(a, b)
-    lower_tail = both & ~upper_tail
+    around = both & at.around(a, b) if at.family.circular else none
+    upper_tail = both & ~around & at.mostly_below(a, b)
+    lower_tail = both & ~around & ~upper_tail
     by_cdf, by_survival = above & ~upper_tail, below & ~lower_tail
     F_b, F_a = at.log_cdf([b, a], [by_cdf, lower_tail])
     S_a, S_b = at.log_survival([a, b], [by_survival, upper_tail])
@@ -172,9 +182,13 @@ def _log_probability(at: _Rows, a: Tensor | None, b: Tensor | None, where: Tenso
     smaller = tf.where(by_cdf, F_a, S_b)
     if at.family.discrete:
         return larger + log1mexp(smaller - larger)
-    short = both & (smaller - larger > SHORT)
+    short = both & ~around & (smaller - larger > SHORT)
     gap = tf.where(short, tf.constant(SHORT, larger.dtype), smaller - larger)
-    return tf.where(short, _quadrature(at, a, b, short), larger + log1mexp(gap))
+    difference = tf.where(short, _quadrature(at, a, b, short), larger + log1mexp(gap))
+    if not at.family.circular:
+        return difference
+    tails = [tf.where(around, tail, zero) for tail in (F_b, S_a)]
+    return tf.where(around, tf.reduce_logsumexp(tf.stack(tails), axis=0), difference)
 
 
 def _quadrature(at: _Rows, a: Tensor, b: Tensor, where: Tensor) -> Tensor:

@@ -40,12 +40,13 @@ class VonMises(Integrated):
     variance 1 - I1(k) / I0(k), which is what `variance` returns.
 
     Angles may be given in [-pi, pi] or [0, 2 pi]; predictions are in [-pi, pi]. Probabilities start
-    at the direction opposite to loc.
+    at the direction opposite to loc. A censored angle lies on the arc `interval(lower, upper)`.
     """
 
     name: ClassVar[str] = "von_mises"
     about: ClassVar[str] = "von Mises distribution of angles, mean direction loc"
     support: ClassVar[str] = "angles in radians, from -2 pi to 2 pi"
+    circular: ClassVar[bool] = True
 
     @classmethod
     def default_parameters(cls) -> tuple[Parameter, ...]:

@@ -91,6 +91,10 @@ class Mixture(Family):
         return self.components[0].bounds
 
     @property
+    def circular(self) -> bool:  # type: ignore[override]
+        return any(each.circular for each in self.components)
+
+    @property
     def known(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(dict.fromkeys(name for each in self.components for name in each.known))
 
@@ -155,6 +159,11 @@ class Mixture(Family):
     def row_penalty(self, eta: Matrix) -> Vector:
         pi = self.gate_probabilities(eta)
         return np.asarray(self.entropy * np.sum(scipy.special.entr(pi), axis=1))
+
+    def check(self, response: Response) -> None:
+        super().check(response)
+        if self.circular and not response.plain:
+            raise FamilyError("angles within a mixture cannot be censored")
 
     def in_support(self, y: Array) -> Array:
         return np.asarray(np.all([each.in_support(y) for each in self.components], axis=0))

@@ -40,6 +40,10 @@ class Supported(Protocol):
         """Whether the response is a vector."""
 
     @property
+    def circular(self) -> bool:
+        """Whether the response is an angle."""
+
+    @property
     def takes_levels(self) -> bool:
         """Whether the response can be a factor."""
 
@@ -65,6 +69,8 @@ def check(family: Supported, response: Response) -> None:
         own = exact[rows]
         outside[rows][own] = ~family.in_support(response.lower[rows][own])
     _refuse(family, response, outside, "")
+    if family.circular:
+        _check_arcs(family, response)
     if response.exact:
         _check_varies(family, response)
     else:
@@ -87,6 +93,17 @@ def _check_kind(family: Supported, response: Response) -> None:
         raise ResponseError(
             f"{response.label!r}: family {family.name!r} is multivariate; only one number a row "
             "can be censored or truncated"
+        )
+
+
+def _check_arcs(family: Supported, response: Response) -> None:
+    """An angle is known to lie between two others, not above or below one."""
+    arc = response.upper - response.lower
+    if response.entry is not None or response.exit is not None or np.any(arc >= 2.0 * np.pi):
+        raise ResponseError(
+            f"{response.label!r}: angles have no order, so that those of family {family.name!r} "
+            "are neither left nor right censored, nor truncated; give the ends of an arc shorter "
+            "than 2 pi, interval(lower, upper)"
         )
 
 
