@@ -50,7 +50,8 @@ def test_tails_of_betabinomial_counts_are_sums_of_their_probabilities(trials):
 
 def test_tails_of_generalized_poisson_counts_at_any_size():
     fam, j = family("generalized_poisson"), np.arange(400_000.0)
-    for mean, dispersion, y in ((2.0, 30.0, 50.0), (1e5, 0.5, 99_500.0), (1e5, 0.5, 101_000.0)):
+    cases = ((2.0, 30.0, 50.0), (2.0, 3e3, 50.0), (1e5, 0.5, 99_500.0), (1e5, 0.5, 101_000.0))
+    for mean, dispersion, y in cases:
         eta = np.log([[mean, dispersion]])
         mass = np.exp(fam.logpdf(j, np.repeat(eta, len(j), axis=0)))
         at = np.array([y])

@@ -5,9 +5,9 @@
 The tail that leads away from the mean is summed, block by block; the other one is 1 minus it.
 Within a block of L counts f is smooth in j, and the sum is Gauss's for the weight 1 on 0, 1, ...,
 L - 1 (zeros of the discrete Chebyshev polynomials; exact to degree 63), so that 32 values of f
-serve a block of any size. L is a power of two: at most the standard deviation, 0.9 of the way to an
-end of the support, and a few times the distance over which f changes by a factor e. Blocks of 32
-counts and less are summed count by count.
+serve a block of any size. L is a power of two: at most the standard deviation or half the way from
+the mean, 0.9 of the way to an end of the support, and a few times the distance over which f changes
+by a factor e. Blocks of 32 counts and less are summed count by count.
 
 A compiled likelihood has a fixed number of blocks, and their lengths may not depend on parameters:
 there a block is as long as the way that has been summed before it, if that is not more than 0.9 of
@@ -92,11 +92,12 @@ def log_tails_by_sums(
         away = tf.stop_gradient(mean)
         return _compiled_tails(log_density, values, y, y >= away, most, n_blocks)
     at, ends = np.asarray(y, dtype=np.float64), np.asarray(most)
-    upward, deviation = at >= np.asarray(mean), np.sqrt(np.asarray(variance))
+    centre, deviation = np.asarray(mean), np.sqrt(np.asarray(variance))
+    upward = at >= centre
     tail = np.empty(len(at))
     for rows in np.array_split(np.arange(len(at)), len(at) // _AT_ONCE + 1):
         own = _taken(values, rows)
-        sums = _Sums(log_density, own, upward[rows], ends[rows], deviation[rows])
+        sums = _Sums(log_density, own, upward[rows], ends[rows], centre[rows], deviation[rows])
         tail[rows] = sums.away_from(at[rows])
     tail = np.minimum(tail, 0.0)
     with np.errstate(divide="ignore"):
@@ -162,6 +163,7 @@ class _Sums:
     values: Mapping[str, Value]
     upward: Array
     most: Vector
+    mean: Vector
     deviation: Vector
 
     def away_from(self, y: Vector) -> Vector:
@@ -191,7 +193,8 @@ class _Sums:
         two = self._terms(own, np.stack([first, first + direction * np.minimum(left - 1.0, 1.0)]))
         with np.errstate(divide="ignore", invalid="ignore"):
             pace = _CHANGE / np.abs(two[1] - two[0])
-        smooth = np.minimum(0.9 * np.minimum(to_zero, to_most), self.deviation[own])
+        way = np.maximum(self.deviation[own], 0.5 * np.abs(first - self.mean[own]))
+        smooth = np.minimum(0.9 * np.minimum(to_zero, to_most), way)
         length = np.minimum(np.fmin(smooth, pace), left)
         power = np.floor(np.log2(np.clip(length, _NODES, 2.0**_LARGEST)))
         return np.asarray(power, dtype=np.int64)
