@@ -484,4 +484,5 @@ def _validation(bound: Bound, parts: Sequence[NetworkPart], table: Any) -> Valid
     objective, inputs = assemble(given.family, response, designs, frame)
     parameters = list(designs)
     own = [inputs[parameters[part.unit], part.label] for part in parts]
-    return Validation(objective, own, objective.eta(np.zeros(objective.n_coef)))
+    eta = objective.eta(np.zeros(objective.n_coef))
+    return Validation(objective, own, eta, eta)

@@ -81,7 +81,7 @@ FLOORS = {
     8.6: ("solvers.plan", "solvers.outputs"),
     8.7: ("solvers.epoch_data", "solvers.epoch", "solvers.progress"),
     8.75: ("solvers.checkpoint", "solvers.streaming"),
-    8.8: ("solvers.callbacks", "solvers.judgement"),
+    8.8: ("solvers.callbacks", "solvers.judgement", "solvers.refit"),
     8.9: ("solvers.validation",),
     9: ("solvers.*",),
     9.3: ("solvers.constrained",),

@@ -267,8 +267,9 @@ def test_several_networks_in_several_predictors():
             assert own.start + objective.units[effect.unit].n_coef <= effect.position < own.stop
     assert result.effects[0].multiplier > 0 or result.effects[1].multiplier > 0
     assert len(result.scores) == 3
-    # the second network shares no variable with a structured term: two rounds
-    assert {epoch.round for epoch in result.history} == {1, 2}
+    # the second network shares no variable with a structured term: two rounds, and in each the
+    # networks of the first predictor, then those of the second
+    assert {epoch.round for epoch in result.history} == {1, 2, 3, 4}
 
 
 def test_rounds():

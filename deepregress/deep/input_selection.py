@@ -80,7 +80,8 @@ def select_inputs(
     """
     if training.crossfit is False or training.validation is not None:
         raise FitError("deep(..., select=True) needs cross-fitting: Training(crossfit='auto')")
-    training = replace(training, checkpoint=None, callbacks=())
+    # strong decay keeps networks off inputs they can do without
+    training = replace(training, checkpoint=None, callbacks=(), relaxations=0)
     folds = folds_of(objective.response.weights, training, crossfit=True, seed=seed)
     eta = objective.eta(structured(objective).coef)
     designs, inputs, parts = dict(designs), dict(inputs), list(parts)

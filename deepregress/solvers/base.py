@@ -134,13 +134,16 @@ class Training:
     Parameters
     ----------
     epochs : int
-        At most so many passes over the data.
+        At most so many passes over the data with each decay.
     batch_size : int or "auto"
         Rows per step; "auto": 32 up to 2,000 rows, 128 up to 20,000, 256 above.
     learning_rate : float
         At the start; an optimiser given as an object has its own.
     decay_epochs : float
         Time constant of the decoupled weight decay of the built-in optimiser, in epochs.
+    relaxations : int
+        How often, at most, networks are trained anew with a sixth of that decay; this goes on while
+        it improves the out-of-fold likelihood. 0: the decay stays as it is.
     patience : int
         Epochs without progress of the out-of-fold likelihood before training stops.
     folds : int
@@ -178,6 +181,7 @@ class Training:
     batch_size: int | str = "auto"
     learning_rate: float = 3e-3
     decay_epochs: float = 6.0
+    relaxations: int = 2
     patience: int = 20
     folds: int = 5
     groups: Any = None
@@ -191,7 +195,7 @@ class Training:
 
     def __post_init__(self) -> None:
         """Refuse impossible choices."""
-        for name, least in (("epochs", 1), ("patience", 1), ("folds", 2)):
+        for name, least in (("epochs", 1), ("patience", 1), ("folds", 2), ("relaxations", 0)):
             given = getattr(self, name)
             if not isinstance(given, int) or given < least:
                 raise FitError(f"Training({name}={given!r}): needs a whole number >= {least}")
@@ -321,7 +325,8 @@ class Epoch:
     Parameters
     ----------
     round, epoch : int
-        Training after a structured fit, and pass of it; epoch 0 is the model without networks.
+        Training after a structured fit, of the networks of one predictor or of several that train
+        together, and pass of it; epoch 0 is the model without these networks.
     held_out : float
         v: mean negative log-likelihood of the rows held out.
     learning_rate : float

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -35,9 +36,12 @@ FREE = frozenset({"epochs", "callbacks", "checkpoint", "optimizer", "validation"
 
 @dataclass(frozen=True)
 class Trainings:
-    """What a file holds: one `Progress` per round, of which all but the last are finished."""
+    """What a file holds: one `Progress` per training, of which all but the last are finished.
 
-    call: str
+    `calls` are their digests.
+    """
+
+    calls: tuple[str, ...]
     seed: int
     rounds: tuple[Progress, ...] = field(repr=False)
 
@@ -50,8 +54,8 @@ class Checkpoint:
     ----------
     path : str or None
         File that is written after every epoch.
-    call : str
-        Digest of what the training depends on.
+    calls : tuple of str
+        Digests of what this training and those before it depend on.
     seed : int
     earlier : tuple of Progress
     found : Progress or None
@@ -59,7 +63,7 @@ class Checkpoint:
     """
 
     path: str | None
-    call: str
+    calls: tuple[str, ...]
     seed: int
     earlier: tuple[Progress, ...] = field(repr=False)
     found: Progress | None = field(repr=False)
@@ -80,16 +84,17 @@ class Checkpoint:
         saved = plan.training.callbacks or path is not None
         call = _digest(plan, networks, folds) if saved else ""
         if path is None or not Path(path).exists():
-            return cls(None if path is None else str(path), call, seed, (), None)
+            return cls(None if path is None else str(path), (call,), seed, (), None)
         held = _read(path)
-        if (held.call, held.seed) != (call, seed):
+        before, known = held.calls[: number - 1], held.calls[number - 1 : number]
+        if known not in ((), (call,)) or held.seed != seed or len(before) < number - 1:
             raise FitError(
                 f"Training(checkpoint={str(path)!r}): the file belongs to another fit (other data, "
                 "networks, training or seed); choose another path, or remove it"
             )
         rounds = held.rounds
         found = rounds[number - 1] if len(rounds) >= number else None
-        return cls(str(path), call, seed, rounds[: number - 1], found)
+        return cls(str(path), (*before, call), seed, rounds[: number - 1], found)
 
     def resume(self, fresh: Progress) -> Progress:
         """Where the training was, or a fresh one.
@@ -116,7 +121,7 @@ class Checkpoint:
         if target is None:
             return
         rounds = (*self.earlier, _with_arrays(progress))
-        tree, arrays = codec.encode(Trainings(self.call, self.seed, rounds))
+        tree, arrays = codec.encode(Trainings(self.calls, self.seed, rounds))
         partial = f"{target}.partial"
         codec.write(partial, tree, arrays=arrays)
         os.replace(partial, target)
@@ -164,19 +169,19 @@ def _digest(plan: Plan, networks: Sequence[Network], folds: Folds) -> str:
 
 
 def _with_arrays(progress: Progress) -> Progress:
-    return replace(progress, state=_arrays(progress.state), best=_arrays(progress.best))
-
-
-def _arrays(state: State) -> State:
-    return State(*tf.nest.map_structure(np.asarray, _parts(state)))
+    return _mapped(progress, np.asarray)
 
 
 def _with_tensors(progress: Progress) -> Progress:
-    return replace(progress, state=_tensors(progress.state), best=_tensors(progress.best))
+    return _mapped(progress, tf.constant)
 
 
-def _tensors(state: State) -> State:
-    return State(*tf.nest.map_structure(tf.constant, _parts(state)))
+def _mapped(progress: Progress, to: Callable[[Any], Any]) -> Progress:
+    first, state, best = (
+        State(*tf.nest.map_structure(to, _parts(each)))
+        for each in (progress.first, progress.state, progress.best)
+    )
+    return replace(progress, first=first, state=state, best=best)
 
 
 def _parts(state: State) -> tuple[object, ...]:

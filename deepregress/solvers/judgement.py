@@ -37,13 +37,15 @@ class Judgement:
     objective : Objective
         Of the structured terms.
     eta : Matrix, (n_obs, U)
-        Predictors without the parts.
+        Predictors without the parts, with those that were judged before.
     units : tuple of int
         The predictor of each part.
     columns : Matrix, (n_obs, n_parts)
         Output for each row of a network that did not see it.
     rows : Array of int
         The rows that were held out.
+    start : Matrix, (n_obs, U)
+        Predictors without these parts and without those that were judged before.
     """
 
     objective: Objective
@@ -51,12 +53,13 @@ class Judgement:
     units: tuple[int, ...]
     columns: Matrix = field(repr=False)
     rows: Array = field(repr=False)
+    start: Matrix = field(repr=False)
 
     @cached_property
     def joint(self) -> ScoreDifference:
-        """Of all parts together."""
+        """Of all parts together, those that were judged before among them."""
         every = range(len(self.units))
-        return self._gain(self._loglik(every), self._loglik(()))
+        return self._gain(self._loglik(every), self._loglik((), self.start))
 
     @cached_property
     def each(self) -> tuple[ScoreDifference, ...]:
@@ -87,11 +90,12 @@ class Judgement:
             differences[some] = more[rows] - less[rows]
         return ScoreDifference.of(differences)
 
-    def _loglik(self, parts: Sequence[int]) -> Vector:
+    def _loglik(self, parts: Sequence[int], without: Matrix | None = None) -> Vector:
         """w_i l_i of all rows with some of the parts."""
-        values = scratch.beside(self.eta, self.eta.shape[:1])
+        without = self.eta if without is None else without
+        values = scratch.beside(without, without.shape[:1])
         for rows in scratch.parts(len(values)):
-            eta = self.eta[rows].copy()
+            eta = without[rows].copy()
             for j in parts:
                 eta[:, self.units[j]] += self.columns[rows, j]
             rowwise = self.objective.row_derivatives(eta, rows)[0]

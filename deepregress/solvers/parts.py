@@ -16,8 +16,8 @@ from deepregress.architecture import Architecture
 from deepregress.disk.stored import StoredArray
 from deepregress.errors import NetworkError
 from deepregress.linalg import Array
-from deepregress.predictor import Members, per_head
-from deepregress.solvers.base import Network, Trained
+from deepregress.predictor import Members, fresh_members, per_head
+from deepregress.solvers.base import Network, Status, Trained
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,30 @@ def separated(
         heads = per_head(network.architecture, own) if len(places) > 1 else (own,)
         members.update(zip(places, heads, strict=True))
     return replace(trained, members=tuple(members[place] for place in range(len(parts))))
+
+
+def untrained(networks: Sequence[Network], n_members: int) -> Trained:
+    """Networks that say nothing, of a training that was not begun."""
+    seeds = range(n_members)
+    members = tuple(fresh_members(network.architecture, seeds) for network in networks)
+    return Trained(members, 0, (), Status(False, "interrupted before it began"), True)
+
+
+def in_turn(parts: Sequence[NetworkPart], n_first: int) -> list[list[int]]:
+    """Places of the parts that are trained together, in the order of their predictors.
+
+    A scale that is learned while the mean still is follows the residuals of training rows, so each
+    predictor waits for those before it. The first `n_first`, of one kind, are one; a shared trunk
+    is trained with the first of its predictors.
+    """
+    turn: dict[object, int] = {}
+    for place, part in enumerate(parts):
+        own = max(part.unit, n_first - 1)
+        turn[part.trunk or place] = min(own, turn.get(part.trunk or place, own))
+    turns: dict[int, list[int]] = {}
+    for place, part in enumerate(parts):
+        turns.setdefault(turn[part.trunk or place], []).append(place)
+    return [turns[each] for each in sorted(turns)]
 
 
 def _groups(parts: Sequence[NetworkPart]) -> list[list[int]]:

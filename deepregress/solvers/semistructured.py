@@ -3,12 +3,14 @@
     0. f = structured fit without networks; offset = its predictors
     1. train K members of each network on top of the offset, member k without the rows of fold k;
        best epoch 0, or a gain within its standard error (module `judgement`): there is no deep
-       effect, f is the answer
+       effect, f stays
     2. C_m = (X'WX)^-1 X'W D_m over all rows and the protected columns X; D_m <- D_m - X C_m
     3. q_i = D_{m(i), i}, m(i) the member that did not see row i, projected once more on X and
        scaled to sd 1: one column each
     4. f = structured fit of [X, q] with a ridge penalty, chosen by REML, on each multiplier c >= 0
-    5. offset = structured part of f; a second round from 1 where a term is not projected on shared
+    5. 1 to 4 for the networks of the next predictor, on the offset that f is with all q: a scale
+       sees residuals of rows that the networks of the mean did not see
+    6. offset = structured part of f; a second round from 1 where a term is not projected on shared
        columns, because the first offset then contains what the network should explain
     deep effect of a new row: c * mean over m of (d_m(z) - x' C_m)
 
@@ -24,25 +26,16 @@ doi:10.1111/ectj.12097 (cross-fitting).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from deepregress.disk import scratch
 from deepregress.errors import FitError
-from deepregress.linalg import (
-    Array,
-    Matrix,
-    Vector,
-    nearest_semidefinite,
-    one_blas_thread,
-    sandwich,
-)
+from deepregress.linalg import Matrix, one_blas_thread
 from deepregress.objective import Objective
-from deepregress.penalty import PlacedPenalty
-from deepregress.predictor import DeepEffect, Members, evaluate
-from deepregress.projection import projection
+from deepregress.predictor import DeepEffect, Members
 from deepregress.solvers.base import (
     Epoch,
     Folds,
@@ -55,23 +48,15 @@ from deepregress.solvers.base import (
     Trained,
     Training,
 )
-from deepregress.solvers.cell import as_trained, protecting
+from deepregress.solvers.cell import protecting
 from deepregress.solvers.folds import crossfits, folds_of
 from deepregress.solvers.judgement import Judgement
-from deepregress.solvers.outputs import (
-    joined_rows,
-    less,
-    out_of_fold_of,
-    projection_weights,
-    side_by_side,
-    spread,
-    working_weights,
-)
-from deepregress.solvers.parts import NetworkPart, joined, separated
+from deepregress.solvers.outputs import working_weights
+from deepregress.solvers.parts import NetworkPart, in_turn, joined, separated, untrained
+from deepregress.solvers.refit import DeepColumns, Refit
 from deepregress.solvers.validation import Sample, Validation
 
-NO_RIDGE = 1e-8
-"""Smoothing parameter of a multiplier of sd 1 that a gate selects: no shrinkage to speak of."""
+NOTHING = ScoreDifference(0.0, 0.0)
 
 
 def solve(
@@ -148,71 +133,184 @@ def _solve(
     if training.precision is not None:
         policy = training.precision
         parts = [replace(p, architecture=p.architecture.in_precision(policy)) for p in parts]
-    networks = [
+    networks = tuple(
         Network(part.architecture, part.unit, part.architecture.arrange(part.inputs))
         for part in parts
-    ]
+    )
     crossfit = crossfits(training, networks, objective.n_obs)
     folds = folds_of(objective.response.weights, training, crossfit=crossfit, seed=seed)
-    base = structured(objective)
-    eta = objective.eta(base.coef)
-    if validation is not None:
-        validation = replace(validation, eta=validation.objective.eta(base.coef))
-    history: tuple[Epoch, ...] = ()
-    for round_number in range(1, _rounds(objective, parts) + 1):
-        if orthogonalize == "cell":
-            networks = _with_cells(objective, parts, networks, eta)
-        sample: Sample = objective, networks, eta, folds
-        if validation is not None:
-            sample = validation.pooled(objective, networks, parts, eta)
-        trained = _trained(
-            trainer, sample, parts, training, seed=seed, number=round_number, verbose=verbose
-        )
-        history = (*history, *trained.history)
-        if trained.best_epoch == 0:
-            return _no_effect(objective, base, parts, trained, history, None)
-        deep = _Deep.of(objective, parts, networks, folds, trained.members, eta)
-        if validation is None:
-            units = tuple(part.unit for part in parts)
-            judged = Judgement(objective, eta, units, deep.out_of_fold, deep.held)
-        else:
-            judged = validation.judgement(networks, parts, trained.members)
-        if not judged.staying:
-            return _no_effect(objective, base, parts, trained, history, judged)
-        refit = deep.refit if crossfit else deep.given
-        fit = refit(structured, base, judged.staying)
-        if trained.interrupted:
-            break
-        eta = fit.structured_eta(objective)
-        if validation is not None:
-            validation = replace(validation, eta=fit.structured_eta(validation.objective))
-    return fit.result(parts, trained, judged, history)
-
-
-def _trained(
-    trainer: NetworkTrainer,
-    sample: Sample,
-    parts: Sequence[NetworkPart],
-    training: Training,
-    *,
-    seed: int,
-    number: int,
-    verbose: int,
-) -> Trained:
-    """Train the networks of all parts, shared ones as one, and take them apart."""
-    objective, networks, eta, folds = sample
-    joint = joined(networks, parts)
-    trained = trainer(
-        objective,
-        joint,
-        eta=eta,
+    task = _Task(
+        objective=objective,
+        parts=tuple(parts),
+        networks=networks,
         folds=folds,
-        training=training,
-        seed=seed,
-        round_number=number,
-        verbose=verbose,
+        base=structured(objective),
+        structured=structured,
+        train=partial(trainer, training=training, seed=seed, verbose=verbose),
+        crossfit=crossfit,
+        cell=orthogonalize == "cell",
     )
-    return separated(trained, joint, parts)
+    turns = in_turn(parts, objective.family.n_first)
+    rounds = _rounds(objective, parts)
+    reached = task.before(None, validation, ())
+    for number in range(rounds * len(turns)):
+        if number and number % len(turns) == 0:
+            if reached.fit is None or reached.interrupted:
+                break
+            reached = task.before(reached.fit, reached.validation, reached.history)
+        reached = task.after(reached, turns[number % len(turns)], number + 1)
+    return task.result(reached)
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """How far the trainings of a round have come.
+
+    `start` and `eta` are the predictors without networks and with those that stay; `parts`,
+    `networks`, `members` and `scores` are of the parts trained so far, `staying` their numbers.
+    """
+
+    start: Matrix
+    eta: Matrix
+    validation: Validation | None
+    history: tuple[Epoch, ...]
+    places: tuple[int, ...] = ()
+    networks: tuple[Network, ...] = ()
+    members: tuple[Members, ...] = ()
+    scores: tuple[ScoreDifference, ...] = ()
+    staying: tuple[int, ...] = ()
+    joint: ScoreDifference = NOTHING
+    fit: Refit | None = None
+    message: str = ""
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Data, networks to train, the structured fit without them, and the solvers."""
+
+    objective: Objective
+    parts: tuple[NetworkPart, ...]
+    networks: tuple[Network, ...]
+    folds: Folds
+    base: Solution
+    structured: StructuredSolver
+    train: Callable[..., Trained]
+    crossfit: bool
+    cell: bool
+
+    def before(
+        self, fit: Refit | None, validation: Validation | None, history: tuple[Epoch, ...]
+    ) -> _Reached:
+        """The start of a round, on the structured part of a fit."""
+
+        def eta(objective: Objective) -> Matrix:
+            return objective.eta(self.base.coef) if fit is None else fit.structured_eta(objective)
+
+        if validation is not None:
+            own = eta(validation.objective)
+            validation = replace(validation, eta=own, start=own)
+        start = eta(self.objective)
+        return _Reached(start, start, validation, history)
+
+    def after(self, reached: _Reached, places: Sequence[int], number: int) -> _Reached:
+        """Train the networks of some parts, judge them, and fit again with those that stay."""
+        objective, eta, validation = self.objective, reached.eta, reached.validation
+        parts = [self.parts[place] for place in places]
+        networks = [self.networks[place] for place in places]
+        if self.cell:
+            networks = _with_cells(objective, parts, networks, eta)
+        sample: Sample = objective, networks, eta, self.folds
+        if validation is not None:
+            sample = validation.of(places).pooled(objective, networks, parts, eta)
+        trained = self._trained(sample, parts, number, last=reached.interrupted)
+        reached = replace(
+            reached,
+            history=(*reached.history, *trained.history),
+            places=(*reached.places, *places),
+            networks=(*reached.networks, *networks),
+            members=(*reached.members, *trained.members),
+            message=trained.status.message,
+            interrupted=trained.interrupted or reached.interrupted,
+        )
+        if trained.best_epoch == 0:
+            return replace(reached, scores=(*reached.scores, *[NOTHING] * len(parts)))
+        return self._judged(reached, [*range(len(reached.places))[-len(places) :]])
+
+    def _trained(
+        self, sample: Sample, parts: Sequence[NetworkPart], number: int, *, last: bool
+    ) -> Trained:
+        """Train shared networks as one, and take them apart; after an interruption none is."""
+        objective, networks, eta, folds = sample
+        joint = joined(networks, parts)
+        if last:
+            return separated(untrained(joint, len(folds.train)), joint, parts)
+        trained = self.train(objective, joint, eta=eta, folds=folds, round_number=number)
+        return separated(trained, joint, parts)
+
+    def _judged(self, reached: _Reached, new: Sequence[int]) -> _Reached:
+        """Steps 2 to 4 with the newly trained parts, given by their numbers."""
+        parts = [self.parts[place] for place in reached.places]
+        deep = DeepColumns.of(
+            self.objective, parts, reached.networks, self.folds, reached.members, reached.start
+        )
+        own, validation = [parts[j] for j in new], reached.validation
+        if validation is None:
+            units, columns = tuple(part.unit for part in own), deep.out_of_fold[:, list(new)]
+            judged = Judgement(
+                self.objective, reached.eta, units, columns, deep.held, reached.start
+            )
+        else:
+            networks, members = reached.networks[new[0] :], reached.members[new[0] :]
+            judged = validation.of(reached.places[new[0] :]).judgement(networks, own, members)
+        reached = replace(reached, scores=(*reached.scores, *judged.each), joint=judged.joint)
+        if not judged.staying:
+            return reached
+        staying = (*reached.staying, *(new[j] for j in judged.staying))
+        refit = deep.refit if self.crossfit else deep.given
+        fit = refit(self.structured, self.base, staying)
+        if validation is not None:
+            structured = fit.structured_eta(validation.objective)
+            effects = [self._effect(place, reached, fit) for place in reached.places]
+            validation = validation.with_effects(structured, effects, reached.places)
+        eta = fit.objective.eta(fit.solution.coef)
+        return replace(reached, staying=staying, fit=fit, eta=eta, validation=validation)
+
+    def _effect(self, place: int, reached: _Reached, fit: Refit | None) -> DeepEffect:
+        """The part at a place, in a fit that may not have it."""
+        part, j = self.parts[place], reached.places.index(place)
+        members = reached.members[j]
+        known = fit is not None and j < len(fit.multipliers)
+        none = np.zeros((len(part.protected), len(members.trainable)))
+        return DeepEffect(
+            label=part.label,
+            unit=part.unit,
+            architecture=part.architecture,
+            members=members,
+            protected=part.protected,
+            projection=fit.deep.projections[j] if fit is not None and known else none,
+            multiplier=float(fit.multipliers[j]) if fit is not None and known else 0.0,
+            position=fit.positions.get(j) if fit is not None else None,
+        )
+
+    def result(self, reached: _Reached) -> SemiStructured:
+        """The last fit; without deep effects the structured one."""
+        fit, base = reached.fit, self.base
+        message, entire = reached.message, base.information.layout.entire
+        if fit is None:
+            message = f"no deep effect on held-out rows ({message})"
+        nowhere = np.zeros_like(base.H) if entire else None
+        return SemiStructured(
+            solution=base if fit is None else fit.solution,
+            objective=self.objective if fit is None else fit.objective,
+            effects=tuple(self._effect(j, reached, fit) for j in range(len(self.parts))),
+            score_difference=reached.joint.value,
+            score_se=reached.joint.se,
+            scores=tuple(reached.scores[reached.places.index(j)] for j in range(len(self.parts))),
+            population=nowhere if fit is None else fit.population(),
+            history=reached.history,
+            message=message,
+        )
 
 
 # -- preparation -----------------------------------------------------------------------------------
@@ -239,250 +337,3 @@ def _shares_columns(objective: Objective, part: NetworkPart) -> bool:
     own = matrix.select(part.protected)
     varies = bool(own.levels) or bool(np.any(np.ptp(own.X, axis=0) > 0))
     return varies or matrix.n_coef == len(part.protected)
-
-
-# -- projection and refit --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Deep:
-    """Trained networks after the projection.
-
-    `projections` are the C of each part, (p, M), `held` the rows held out by a member,
-    `out_of_fold` the outputs as in training and `columns` the projected ones of the member that did
-    not see the row, (n_obs, n_parts); rows in no fold get the mean of all members.
-    """
-
-    objective: Objective
-    parts: Sequence[NetworkPart]
-    members: tuple[Members, ...]
-    projections: tuple[Matrix, ...]
-    held: Array
-    out_of_fold: Matrix
-    columns: Matrix
-
-    @classmethod
-    def of(
-        cls,
-        objective: Objective,
-        parts: Sequence[NetworkPart],
-        networks: Sequence[Network],
-        folds: Folds,
-        members: tuple[Members, ...],
-        eta: Matrix,
-    ) -> _Deep:
-        """Evaluate all members on all rows and project them on the protected columns."""
-        outputs = [
-            evaluate(network.architecture, own, network.inputs)
-            for network, own in zip(networks, members, strict=True)
-        ]
-        judged = [
-            as_trained(network, D, folds) for network, D in zip(networks, outputs, strict=True)
-        ]
-        out_of_fold = side_by_side([out_of_fold_of(D, folds) for D in judged])
-        units = [part.unit for part in parts]
-        weights = projection_weights(objective, eta, out_of_fold, units)
-        projections, columns = [], []
-        for part, D in zip(parts, outputs, strict=True):
-            X = objective.units[part.unit].matrix.select(part.protected)
-            C = projection(X, weights[part.unit], D.T)
-            projections.append(C)
-            q = out_of_fold_of(less(D.T, X, C).T, folds)[:, None]
-            # each member is orthogonal over all rows, the rows of different members together are
-            # not: without this the network would move coefficients it must leave alone
-            columns.append(less(q, X, projection(X, weights[part.unit], q))[:, 0])
-        return cls(
-            objective,
-            parts,
-            members,
-            tuple(projections),
-            joined_rows(folds.held),
-            out_of_fold,
-            side_by_side(columns),
-        )
-
-    def refit(self, structured: StructuredSolver, base: Solution, staying: Sequence[int]) -> _Fit:
-        """Steps 3 and 4: structured fit of [X, q]; parts with a negative multiplier leave."""
-        scale = spread(self.columns)
-        kept = [j for j in staying if scale[j] > 0]
-        while True:
-            extended, positions = self._extended(kept, scale)
-            start = _extended_start(self.objective, base.coef, extended, positions, scale)
-            solution = structured(extended, start) if kept else base
-            negative = [j for j in kept if solution.coef[positions[j]] < 0]
-            if not negative:
-                break
-            kept = [j for j in kept if j not in negative]
-        multipliers = np.zeros(len(self.parts))
-        for j in kept:
-            multipliers[j] = solution.coef[positions[j]] / scale[j]
-        return _Fit(self, extended, solution, multipliers, positions)
-
-    def given(self, structured: StructuredSolver, base: Solution, staying: Sequence[int]) -> _Fit:
-        """The structured part refitted with the projected networks as offsets."""
-        extended, multipliers = self.objective, np.zeros(len(self.parts))
-        for j in staying:
-            extended = extended.with_offset(self.parts[j].unit, self.columns[:, j])
-            multipliers[j] = 1.0
-        solution = structured(extended, base.coef)
-        return _Fit(self, extended, solution, multipliers, {})
-
-    def _extended(self, kept: Sequence[int], scale: Vector) -> tuple[Objective, dict[int, int]]:
-        """The objective with the columns q of the kept parts, and where their multipliers are."""
-        extended = self.objective
-        for j in kept:
-            part = self.parts[j]
-            sp = NO_RIDGE if part.gated else None
-            ridge = PlacedPenalty(part.label, slice(0, 1), np.eye(1), rank=1, sp=sp)
-            q = scratch.beside(self.columns, (len(self.columns), 1))
-            np.divide(self.columns[:, [j]], scale[j], out=q)
-            extended = extended.with_columns(part.unit, q, [ridge])
-        positions: dict[int, int] = {}
-        taken: dict[int, int] = {}
-        for j in kept:
-            unit = self.parts[j].unit
-            place = self.objective.units[unit].n_coef + taken.get(unit, 0)
-            positions[j] = extended.slices[unit].start + place
-            taken[unit] = taken.get(unit, 0) + 1
-        return extended, positions
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """A structured fit given the networks; `positions`: of the multipliers in its coefficients."""
-
-    deep: _Deep
-    objective: Objective
-    solution: Solution
-    multipliers: Vector
-    positions: dict[int, int]
-
-    def structured_eta(self, original: Objective) -> Matrix:
-        """Predictors without the deep parts."""
-        return original.eta(_structured_coef(original, self.objective, self.solution.coef))
-
-    def result(
-        self,
-        parts: Sequence[NetworkPart],
-        trained: Trained,
-        judged: Judgement,
-        history: tuple[Epoch, ...],
-    ) -> SemiStructured:
-        """What `solve` returns."""
-        deep = self.deep
-        effects = tuple(
-            DeepEffect(
-                label=part.label,
-                unit=part.unit,
-                architecture=part.architecture,
-                members=deep.members[j],
-                protected=part.protected,
-                projection=deep.projections[j],
-                multiplier=float(self.multipliers[j]),
-                position=self.positions.get(j),
-            )
-            for j, part in enumerate(parts)
-        )
-        return SemiStructured(
-            solution=self.solution,
-            objective=self.objective,
-            effects=effects,
-            score_difference=judged.joint.value,
-            score_se=judged.joint.se,
-            scores=judged.each,
-            population=self._population(),
-            history=history,
-            message=trained.status.message,
-        )
-
-    def _population(self) -> Matrix | None:
-        """V_C = P^-1 (sum_i s_i s_i') P^-1; s_iu = X_iu W_iuu delta_iu, delta: deep parts."""
-        objective, solution = self.objective, self.solution
-        if not solution.information.layout.entire:
-            return None
-        weights = working_weights(objective, objective.eta(solution.coef))
-        M = np.zeros_like(solution.H)
-        for rows in scratch.parts(objective.n_obs):
-            delta = np.zeros((rows.stop - rows.start, len(objective.units)))
-            for j, part in enumerate(self.deep.parts):
-                delta[:, part.unit] += self.multipliers[j] * self.deep.columns[rows, j]
-            for u, (unit, index) in enumerate(zip(objective.units, objective.slices, strict=True)):
-                s = unit.X[rows] * (weights[u][rows] * delta[:, u])[:, None]
-                M[index, index] += s.T @ s
-        free = np.delete(np.arange(len(M)), solution.held)
-        if solution.selected is not None:
-            free = free[solution.selected.active[free]]
-        block, V = np.ix_(free, free), np.zeros_like(M)
-        H, S = nearest_semidefinite(solution.H[block], solution.S[block]), solution.S[block]
-        own = None if H is None else sandwich(H + S, M[block])
-        if own is None:
-            raise FitError("the penalised Hessian is singular at the solution with its deep terms")
-        # constants are estimated apart and get zeros
-        V[block] = own
-        return V
-
-
-def _extended_start(
-    original: Objective,
-    coef: Vector,
-    extended: Objective,
-    positions: dict[int, int],
-    scale: Vector,
-) -> Vector:
-    """Coefficients of the structured fit; multipliers that leave the networks as they are."""
-    start = np.zeros(extended.n_coef)
-    for old, new, unit in zip(original.slices, extended.slices, original.units, strict=True):
-        start[new.start : new.start + unit.n_coef] = coef[old]
-    for j, position in positions.items():
-        start[position] = scale[j]
-    return start
-
-
-def _structured_coef(original: Objective, extended: Objective, coef: Vector) -> Vector:
-    """Coefficients of the structured columns, without the multipliers."""
-    return np.concatenate(
-        [
-            coef[index.start : index.start + unit.n_coef]
-            for index, unit in zip(extended.slices, original.units, strict=True)
-        ]
-    )
-
-
-# -- what is reported ------------------------------------------------------------------------------
-
-
-def _no_effect(
-    objective: Objective,
-    base: Solution,
-    parts: Sequence[NetworkPart],
-    trained: Trained,
-    history: tuple[Epoch, ...],
-    judged: Judgement | None,
-) -> SemiStructured:
-    """The structured fit: no epoch of training improved on it, or none of the parts stays."""
-    effects = tuple(
-        DeepEffect(
-            label=part.label,
-            unit=part.unit,
-            architecture=part.architecture,
-            members=members,
-            protected=part.protected,
-            projection=np.zeros((len(part.protected), len(members.trainable))),
-            multiplier=0.0,
-            position=None,
-        )
-        for part, members in zip(parts, trained.members, strict=True)
-    )
-    none = ScoreDifference(0.0, 0.0)
-    joint, each = (none, (none,) * len(parts)) if judged is None else (judged.joint, judged.each)
-    return SemiStructured(
-        solution=base,
-        objective=objective,
-        effects=effects,
-        score_difference=joint.value,
-        score_se=joint.se,
-        scores=each,
-        population=np.zeros_like(base.H) if base.information.layout.entire else None,
-        history=history,
-        message=f"no deep effect on held-out rows ({trained.status.message})",
-    )

@@ -29,7 +29,7 @@ from deepregress.solvers.checkpoint import Checkpoint
 from deepregress.solvers.epoch import MemoryEpoch
 from deepregress.solvers.epoch_data import epoch_data
 from deepregress.solvers.plan import Plan
-from deepregress.solvers.progress import Progress
+from deepregress.solvers.progress import RELAXATION, Progress
 from deepregress.solvers.streaming import StreamedEpoch
 
 
@@ -95,9 +95,9 @@ def _epochs(
 ) -> Progress:
     """Epoch after epoch until the last, a stop, or an interruption."""
     plan = next_epoch.plan
-    number, last = progress.history[0].round, plan.training.epochs
+    number = progress.history[0].round
     bar = tqdm(
-        total=last,
+        total=progress.begun + plan.training.epochs,
         initial=progress.epoch,
         desc=f"round {number}",
         disable=not verbose,
@@ -105,7 +105,8 @@ def _epochs(
     )
     callbacks = Callbacks(plan, progress, checkpoint)
     try:
-        while progress.status is None and progress.epoch < last:
+        while progress.unfinished(plan.training):
+            bar.total = progress.begun + plan.training.epochs
             progress = callbacks.on_epoch_begin(progress)
             progress = _one_more(progress, next_epoch, seed)
             _show(bar, progress)
@@ -124,7 +125,7 @@ def _one_more(progress: Progress, next_epoch: MemoryEpoch | StreamedEpoch, seed:
     """One epoch: its order of rows depends on seed, round and number only."""
     plan = next_epoch.plan
     round_number, number, rate = progress.history[0].round, progress.epoch + 1, progress.rate
-    decay = 1.0 / (plan.training.decay_epochs * plan.steps)
+    decay = 1.0 / (plan.training.decay_epochs * RELAXATION**progress.relaxed * plan.steps)
     keys = tf.constant([seed % 2**31, 1_000_003 * round_number + number], tf.int32)
     rates = tf.constant([rate, decay * rate / plan.rate], tf.float32)
     state, held_out, loss = next_epoch(progress.state, keys, rates)

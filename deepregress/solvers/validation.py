@@ -19,7 +19,7 @@ from deepregress.disk.stored import StoredArray
 from deepregress.errors import FitError
 from deepregress.linalg import Array, Matrix
 from deepregress.objective import Objective
-from deepregress.predictor import Members, evaluate
+from deepregress.predictor import DeepEffect, Members, evaluate
 from deepregress.projection import product, projection
 from deepregress.solvers.base import Folds, Network, Protected
 from deepregress.solvers.judgement import Judgement
@@ -39,13 +39,28 @@ class Validation:
         Structured terms and response.
     inputs : sequence of tuples of arrays, each (n_rows, ...)
         Of each deep term.
-    eta : Matrix, (n_rows, U)
-        Predictors without the networks, of the structured fit at hand.
+    eta, start : Matrix, (n_rows, U)
+        Predictors with the networks that have been judged, and without any, of the fit at hand.
     """
 
     objective: Objective = field(repr=False)
     inputs: Sequence[tuple[Array | StoredArray, ...]] = field(repr=False)
     eta: Matrix = field(repr=False)
+    start: Matrix = field(repr=False)
+
+    def of(self, places: Sequence[int]) -> Validation:
+        """For some of the deep terms."""
+        return replace(self, inputs=[self.inputs[place] for place in places])
+
+    def with_effects(
+        self, structured: Matrix, effects: Sequence[DeepEffect], places: Sequence[int]
+    ) -> Validation:
+        """On top of structured predictors (n_rows, U) and of the deep terms at some places."""
+        eta = structured.copy()
+        for effect, place in zip(effects, places, strict=True):
+            X = self.objective.units[effect.unit].matrix
+            eta[:, effect.unit] += effect.evaluate(self.inputs[place], X)
+        return replace(self, eta=eta)
 
     def pooled(
         self,
@@ -90,7 +105,8 @@ class Validation:
             columns.append(D.mean(axis=1))
         units = tuple(part.unit for part in parts)
         every = np.arange(self.objective.n_obs)
-        return Judgement(self.objective, self.eta, units, np.column_stack(columns), every)
+        stacked = np.column_stack(columns)
+        return Judgement(self.objective, self.eta, units, stacked, every, self.start)
 
     def _protected(self, given: Protected, part: NetworkPart) -> Protected:
         X = _after(given.X, self._columns(part))

@@ -1,0 +1,90 @@
+"""Weight decay that is relaxed while that helps, and predictors whose networks take turns."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import deepregress as dr
+from deepregress.errors import FitError
+from deepregress.solvers.parts import NetworkPart, in_turn
+from deepregress.solvers.progress import RELAXATION
+
+
+@pytest.fixture(scope="module")
+def steps():
+    """A response with a step, which strongly decayed weights cannot follow."""
+    rng = np.random.default_rng(4)
+    table = pd.DataFrame(rng.uniform(-2.0, 2.0, size=(600, 2)), columns=["a", "b"])
+    signal = np.where(table["a"] * table["b"] > 0.0, 3.0, -3.0) + np.sin(3.0 * table["a"])
+    spread = np.exp(-1.5 + 0.5 * table["b"])
+    return table.assign(y=signal + spread * rng.normal(size=600))
+
+
+def fitted(table, formula="y ~ deep(a, b)", **training):
+    return dr.fit(formula, table, "normal", seed=1, verbose=0, training=dr.Training(**training))
+
+
+def restarts(history):
+    """Epochs after which the training began anew: the likelihood is far from its best there."""
+    held = history["held_out"].to_numpy()
+    first, best = held[0], np.minimum.accumulate(held)
+    return [e for e in range(2, len(held)) if held[e] - best[e - 1] > 0.3 * (first - best[e - 1])]
+
+
+def test_less_decay_follows_a_step(steps):
+    train, test = steps[:400], steps[400:]
+    strong, relaxed = fitted(train, relaxations=0), fitted(train)
+    assert relaxed.predict(test, which="logpdf").mean() > (
+        strong.predict(test, which="logpdf").mean() + 0.1
+    )
+    # the first training is the one without relaxation, epoch for epoch
+    shared = len(strong.history)
+    np.testing.assert_array_equal(strong.history["held_out"], relaxed.history["held_out"][:shared])
+    assert restarts(strong.history) == []
+    assert restarts(relaxed.history)[0] == shared
+
+
+def test_a_relaxation_is_a_training_with_less_decay(steps):
+    rows, few = steps[:400], {"patience": 5, "epochs": 12}
+    relaxed = fitted(rows, relaxations=1, **few).history["held_out"].to_numpy()
+    first = len(fitted(rows, relaxations=0, **few).history)
+    weak = fitted(rows, relaxations=0, decay_epochs=6.0 * RELAXATION, **few).history
+    again = weak["held_out"].to_numpy()[1:]
+    assert len(relaxed) == first or len(relaxed) == first + len(again)
+    if len(relaxed) > first:
+        # the order of rows goes by the number of the epoch: alike, not equal
+        np.testing.assert_allclose(relaxed[first:], again, rtol=0.3)
+
+
+def test_noise_is_not_learned_by_relaxing(steps):
+    table = steps.assign(y=np.random.default_rng(0).normal(size=len(steps)))
+    model = fitted(table)
+    assert all(effect.multiplier == 0 for effect in model.deep.effects)
+
+
+def test_the_scale_is_learned_from_residuals_of_rows_the_mean_did_not_see(steps):
+    train, test = steps[:400], steps[400:]
+    both = {"loc": "y ~ deep(a, b)", "scale": "~ deep(a, b)"}
+    model = fitted(train, both)
+    assert sorted(set(model.history["round"])) == [1, 2]
+    z = (test["y"] - model.predict(test, which="params")["loc"]) / model.predict(
+        test, which="params"
+    )["scale"]
+    # a scale learned beside the mean is too small: z has a standard deviation of far more than one
+    assert 0.7 < z.std() < 1.35
+
+
+def test_turns():
+    def part(unit, trunk=""):
+        return NetworkPart("deep(x)", unit, (), None, np.zeros(0, int), trunk=trunk)
+
+    assert in_turn([part(0), part(1), part(0)], 1) == [[0, 2], [1]]
+    assert in_turn([part(1), part(0)], 1) == [[1], [0]]
+    # predictors of one kind, and heads of one trunk
+    assert in_turn([part(0), part(1), part(2)], 2) == [[0, 1], [2]]
+    assert in_turn([part(0, "t"), part(1), part(2, "t")], 1) == [[0, 2], [1]]
+
+
+def test_relaxations_are_counted():
+    with pytest.raises(FitError, match="relaxations"):
+        dr.Training(relaxations=-1)
