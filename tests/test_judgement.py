@@ -26,7 +26,8 @@ def given():
 def judgement(given, parts, units=None):
     objective, columns, rows = given
     units = (0,) * len(parts) if units is None else units
-    return Judgement(objective, np.zeros((len(columns), 2)), units, columns[:, parts], rows)
+    nothing = np.zeros((len(columns), 2))
+    return Judgement(objective, nothing, units, columns[:, parts], rows, nothing)
 
 
 def by_hand(given, location, without):
@@ -51,6 +52,17 @@ def test_gains_by_hand(given):
     assert single.each[0].value == pytest.approx(single.joint.value, rel=1e-12)
 
 
+def test_those_that_were_judged_before_count_among_all(given):
+    objective, columns, rows = given
+    nothing = np.zeros((200, 2))
+    before = np.column_stack([columns[:, 0], nothing[:, 1]])
+    judged = Judgement(objective, before, (0,), columns[:, [1]], rows, nothing)
+    value, _ = by_hand(given, columns[:, 0] + columns[:, 1], 0.0)
+    assert judged.joint.value == pytest.approx(value, rel=1e-12)
+    value, _ = by_hand(given, columns[:, 0] + columns[:, 1], columns[:, 0])
+    assert judged.each[0].value == pytest.approx(value, rel=1e-12)
+
+
 def test_parts_without_a_gain_leave(given):
     assert judgement(given, [0]).staying == (0,)
     assert judgement(given, [1]).staying == ()
@@ -63,6 +75,7 @@ def test_parts_without_a_gain_leave(given):
 
 def test_a_network_that_says_nothing_leaves(given):
     objective, columns, rows = given
-    nothing = Judgement(objective, np.zeros((200, 2)), (0,), np.zeros((200, 1)), rows)
+    zeros = np.zeros((200, 2))
+    nothing = Judgement(objective, zeros, (0,), np.zeros((200, 1)), rows, zeros)
     assert nothing.staying == ()
     assert (nothing.joint.value, nothing.joint.se) == (0.0, 0.0)
