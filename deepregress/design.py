@@ -481,6 +481,7 @@ def _without(block: ColumnBlock, recipe: SmoothColumns, dropped: Sequence[int]) 
         names=coefficient_names(block.label, len(kept)),
         recipe=recipe.keep(kept),
         penalties=tuple(projected),
+        sparsity=None if block.sparsity is None else block.sparsity.keep(kept),
     )
 
 

@@ -17,6 +17,7 @@ arXiv:2509.23898; Yuan & Lin (2006), doi:10.1111/j.1467-9868.2005.00532.x.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -27,6 +28,8 @@ from deepregress.linalg import Array, Matrix, Vector
 
 # Columns whose sd is below this fraction of their root mean square are constant up to rounding.
 CONSTANT = 1e-10
+CHUNK_ROWS = 4096
+"""Rows at a time where a copy of all columns would take as much memory again."""
 
 SELECT = ("bic", "ebic", "cv", "cv1se")
 """What can choose lam on a path."""
@@ -74,6 +77,11 @@ class Sparsity:
     folds: int = 10
     refit: bool = False
     joint: bool = False
+
+    def keep(self, kept: Sequence[int]) -> Sparsity:
+        """What is asked of some coefficients of the block, (len(kept),)."""
+        groups = tuple(self.groups[j] for j in kept)
+        return replace(self, groups=groups, whole=tuple(self.whole[j] for j in kept))
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,32 +277,45 @@ def smallest_strength(
     return high
 
 
-def standardising(X: Matrix, weights: Vector, *, entire: bool) -> tuple[Matrix, Matrix]:
-    """T and R, (p, p) each, with b = T c and c = R b for the coefficients b of a group.
+def standardising(X: Matrix, weights: Vector) -> tuple[Matrix, Matrix]:
+    """T and R, (p, p) each, with b = T c and c = R b for a group that is taken as a whole.
 
-    |c| is the sd of the effect X b over the rows where the group is taken as a whole (`entire`);
-    else every column is divided by its own sd. Sds are weighted and have 1/n. A direction in which
-    nothing varies has no coefficient: T is zero there.
+    |c| is the sd of the effect X b over the rows, weighted, with 1/n. A direction in which nothing
+    varies has no coefficient: T is zero there.
 
     Parameters
     ----------
     X : Matrix, (n_obs, p)
     weights : Vector, (n_obs,)
-    entire : bool
     """
     share = weights / weights.sum()
     mean = share @ X
-    if not entire:
-        sd = np.sqrt(share @ (X - mean) ** 2)
-        varies = sd > CONSTANT * np.sqrt(share @ X**2)
-        inverse = np.divide(1.0, sd, out=np.zeros_like(sd), where=varies)
-        return np.diag(inverse), np.diag(np.where(varies, sd, 0.0))
     Q = scipy.linalg.qr((X - mean) * np.sqrt(share)[:, None], mode="r")[0][: X.shape[1]]
     _, size, V = scipy.linalg.svd(Q)
     size = np.concatenate([size, np.zeros(len(V) - len(size))])
     varies = size > CONSTANT * np.sqrt(share @ X**2).max()
     inverse = np.divide(1.0, size, out=np.zeros_like(size), where=varies)
     return V.T * inverse, np.where(varies, size, 0.0)[:, None] * V
+
+
+def column_scales(X: Matrix, weights: Vector) -> tuple[Vector, Vector]:
+    """1 / sd and sd of each column, weighted, with 1/n; both zero for a constant one, (p,) each.
+
+    Parameters
+    ----------
+    X : Matrix, (n_obs, p)
+    weights : Vector, (n_obs,)
+    """
+    share = weights / weights.sum()
+    mean, square, variance = share @ X, np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    for start in range(0, len(X), CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
+        square += share[rows] @ X[rows] ** 2
+        variance += share[rows] @ (X[rows] - mean) ** 2
+    sd = np.sqrt(variance)
+    varies = sd > CONSTANT * np.sqrt(square)
+    inverse = np.divide(1.0, sd, out=np.zeros_like(sd), where=varies)
+    return inverse, np.where(varies, sd, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

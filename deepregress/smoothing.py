@@ -118,6 +118,19 @@ class Followed(NamedTuple):
     status: Status
 
 
+def first(objective: Objective, *, method: str = "REML") -> Followed:
+    """What `select` finds, for the first of a sequence of models; without what a fit reports.
+
+    Parameters
+    ----------
+    objective : Objective
+    method : {"REML", "ML"}
+    """
+    with one_blas_thread():
+        point, status, _ = _found(Problem.of(objective, method=method), None, criterion=method)
+    return Followed(point.state.coef, point.lam, status)
+
+
 def follow(objective: Objective, coef: Vector, lam: Vector, *, method: str = "REML") -> Followed:
     """The maximum of V of one of a sequence of models, from that of the last one.
 
@@ -141,15 +154,22 @@ def follow(objective: Objective, coef: Vector, lam: Vector, *, method: str = "RE
 
 
 def _select(problem: Problem, start: Vector | None, *, criterion: str) -> Solution:
+    point, status, trace = _found(problem, start, criterion=criterion)
+    if criterion == "GCV" and problem.dispersion is None:
+        criterion = "UBRE"
+    return _solution(point, status, tuple(trace), criterion)
+
+
+def _found(
+    problem: Problem, start: Vector | None, *, criterion: str
+) -> tuple[Point, Status, list[Step]]:
     fit, trace = _best_start(problem, start)
     point, status = _with_fixed(*fit, trace, FULL)
     if criterion == "GCV":
         point = prediction_error.minimise(point, reported_information)
     if criterion != "REML" and problem.dispersion is not None:
         point = _unbiased_dispersion(point)
-    if criterion == "GCV" and problem.dispersion is None:
-        criterion = "UBRE"
-    return _solution(point, status, tuple(trace), criterion)
+    return point, status, trace
 
 
 def _best_start(problem: Problem, start: Vector | None) -> tuple[tuple[Point, Status], list[Step]]:

@@ -210,6 +210,17 @@ def test_terms_are_selected_with_their_smoothing() -> None:
     assert np.isfinite(model.anova().to_numpy()[:, 3].astype(float)).all()
 
 
+def test_groups_of_nested_smooths_are_the_columns_that_are_left() -> None:
+    terms = "grouplasso(s(w, k=8), te(w, v, k=4), s(v, k=8))"
+    found = dr.path(f"y ~ {terms} + s(z)", DATA, n_lam=2)
+    sizes = {block.label: block.n_coef for block in found.bound.designs["loc"].columns}
+    assert sizes["te(w,v)"] < 15
+    own = [sizes["s(w)"], sizes["te(w,v)"], sizes["s(v)"]]
+    np.testing.assert_array_equal(found.sparse.terms.weight, np.sqrt(own))
+    index = found.sparse.terms.coordinates.index
+    assert len(np.unique(index)) == len(index) == sum(own)
+
+
 def test_degrees_of_freedom_of_a_lasso_are_the_coefficients_that_are_not_zero() -> None:
     model = fit("y ~ lasso(X, lam=0.1)", DATA)
     nonzero = np.count_nonzero(coef(model)[1:13])

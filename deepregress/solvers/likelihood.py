@@ -22,7 +22,7 @@ from deepregress.bijectors import link
 from deepregress.families.base import upper_pairs
 from deepregress.families.continuous import Normal
 from deepregress.families.risk_sets import AtRisk
-from deepregress.linalg import Array, Matrix, Vector
+from deepregress.linalg import Array, Matrix, Vector, submatrix
 from deepregress.objective import Objective, positive_part
 
 CHUNK_ROWS = 8192
@@ -134,12 +134,12 @@ class Likelihoods:
             return curvature.information(self.objective.units[0].X[:, columns])
         if not self._same(curvature):
             self._place[:] = -1
-            self._columns, self._W, self._H = np.zeros(0, dtype=np.int64), curvature, np.eye(0)
+            self._columns, self._W = np.zeros(0, dtype=np.int64), curvature
         added = columns[self._place[columns] < 0]
         if len(added):
             self._add(added, curvature)
         place = self._place[columns]
-        return np.asarray(self._H[np.ix_(place, place)])
+        return submatrix(self._H, place)
 
     def convex_products(self, columns: Array, curvature: Curvature) -> Matrix:
         """The same of rows whose negative curvature is raised to zero."""
@@ -168,9 +168,16 @@ class Likelihoods:
         for start in range(0, len(W), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             new += self._product(n, rows, W[rows])
-        H = np.empty((len(every), len(every)))
-        H[:n, :n], H[:, n:], H[n:, :n] = self._H, new, new[:n].T
-        self._H = H
+        self._grow(len(every))
+        self._H[: len(every), n : len(every)], self._H[n : len(every), :n] = new, new[:n].T
+
+    def _grow(self, size: int) -> None:
+        """Room for the cross products of `size` columns; those that are there stay."""
+        if size > len(self._H):
+            room = min(2 * size, self.objective.n_coef)
+            H = np.empty((room, room))
+            H[: len(self._H), : len(self._H)] = self._H
+            self._H = H
 
     def _keep(self, added: Array, n: int) -> None:
         """Store columns side by side, after the first n."""

@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from deepregress.gating import GroupPenalty
-from deepregress.linalg import Array, Factor, Matrix, Vector
+from deepregress.linalg import Array, Factor, Matrix, Vector, submatrix
 
 MAX_ROUNDS = 1000
 MAX_NEWTON = 3
@@ -50,21 +50,21 @@ class Model:
 def minimise(model: Model, penalty: GroupPenalty, start: Vector) -> Vector:
     """The c (n_coef,) that minimises model and penalty; groups lie one after the other."""
     best = _Point.at(model, penalty, start)
-    largest = max(
+    enough = TOLERANCE * max(
         penalty.strength.max(initial=0.0),
         penalty.l1.max(initial=0.0),
         best.violation.max(initial=0.0),
     )
     for _ in range(MAX_ROUNDS):
-        if best.violation.max(initial=0.0) <= TOLERANCE * largest:
+        if best.violation.max(initial=0.0) <= enough:
             break
         # a Newton step is exact for single coefficients that are not zero, and cheaper; where it is
         # no help, and for larger groups, all that are wrong take step 1
         every = np.ones(penalty.n_groups, dtype=bool)
         first = best.c == 0 if penalty.n_groups == len(best.c) else every
-        trial = _on_support(model, penalty, _sweep(model, penalty, best, first))
+        trial = _on_support(model, penalty, _sweep(model, penalty, best, first), enough)
         if not trial.better(best) and not first.all():
-            trial = _on_support(model, penalty, _sweep(model, penalty, best, every))
+            trial = _on_support(model, penalty, _sweep(model, penalty, best, every), enough)
         if not trial.better(best):
             break
         best = trial
@@ -118,17 +118,17 @@ def _largest_eigenvalue(Q: Matrix) -> float:
     return largest if largest > 0.0 else 1.0
 
 
-def _on_support(model: Model, penalty: GroupPenalty, c: Vector) -> _Point:
-    """Step 2, while it helps."""
+def _on_support(model: Model, penalty: GroupPenalty, c: Vector, enough: float) -> _Point:
+    """Step 2, while it helps and the violation is not small enough."""
     point = _Point.at(model, penalty, c)
     for _ in range(MAX_NEWTON):
         support = np.flatnonzero(point.c)
-        if not len(support):
+        if not len(support) or point.violation.max() <= enough:
             break
         gradient = (point.gradient + penalty.gradient(point.c))[support]
         if np.abs(gradient).max() <= SOLVED * point.violation.max():
             break
-        Q = model.Q if len(support) == len(point.c) else model.Q[np.ix_(support, support)]
+        Q = model.Q if len(support) == len(point.c) else submatrix(model.Q, support)
         factor = _factor(Q, penalty, point.c, support)
         better = _search(model, penalty, point, support, -factor.solve(gradient))
         if better is None:

@@ -5,7 +5,8 @@
 c are coefficients of columns with sd 1 (of whole groups: of an effect with sd |c_g|), l is on the
 sum scale, S are the quadratic penalties. A dispersion and other constants in `held` stay put.
 
-1. Working set: groups that are not zero, and those that violate the optimality conditions.
+1. Working set: groups that are not zero, and those that violate the optimality conditions or soon
+   may.
 2. Newton on them: a quadratic model of l; the coefficients without a sparse penalty are projected
    out of it (what remains is Q = H_cc - H_cu P_uu^-1 H_uc), the rest is `quadratic.minimise`; the
    step is halved while the objective rises.
@@ -18,7 +19,8 @@ Cross products of columns are made for working sets only and kept where they ser
 
 References: Poon & Peyre (2023), doi:10.1137/22M1496657 (projection); Friedman, Hastie & Tibshirani
 (2010), doi:10.18637/jss.v033.i01 (working sets); Zou & Li (2008), doi:10.1214/009053607000000802
-(step 4 is their local linear approximation).
+(step 4 is their local linear approximation); Tibshirani et al. (2012),
+doi:10.1111/j.1467-9868.2011.01004.x (strong rule, who may soon violate them).
 """
 
 from __future__ import annotations
@@ -95,6 +97,15 @@ class Coordinates:
         if self.scale is not None:
             return np.asarray(M * self.scale[inside])
         return np.asarray(M @ self.T[inside][:, inside])
+
+    def both_sides(self, M: Matrix, inside: Array) -> Matrix:
+        """T' M T of a symmetric M (m, m) over some coefficients, whole groups."""
+        if self.scale is not None:
+            scale = self.scale[inside]
+            both = M * scale
+            both *= scale[:, None]
+            return np.asarray(both)
+        return self.times(self.times(M, inside).T, inside)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,17 +301,32 @@ def _working_sets(problem: Penalised, start: Likelihood, likelihoods: Likelihood
     converged = False
     for _ in range(MAX_SETS):
         violation = np.where(working, 0.0, groups.violation(state.c, state.sparse_gradient))
-        wrong = np.flatnonzero(violation > STATIONARY * problem.unit)
-        most = max(LEAST_SET, int(working.sum()))
-        working[wrong[np.argsort(-violation[wrong])[:most]]] = True
-        if converged and not len(wrong):
+        if converged and not np.any(violation > STATIONARY * problem.unit):
             break
+        near = np.where(working, 0.0, _near_violation(groups, state, violation))
+        wrong = np.flatnonzero(near > STATIONARY * problem.unit)
+        most = max(LEAST_SET, int(working.sum()))
+        working[wrong[np.argsort(-near[wrong])[:most]]] = True
         state, converged = _newton(problem, state, np.flatnonzero(working), likelihoods)
         if not converged:
             break
         # what left the set may come back, but a set that only grows makes steps dearer
         working &= (groups.norms(state.c) > 0) | always
     return Optimum(state, residual(problem, state), converged)
+
+
+def _near_violation(groups: GroupPenalty, state: State, violation: Vector) -> Vector:
+    """Violations where strengths are less by the largest share that they are violated by.
+
+    At a lam that is less by a share than the last one, groups that were on their bound violate it
+    by that share; those that are as near to the new bound may be on it soon (the strong rule).
+    """
+    total = groups.strength + groups.l1
+    share = float(np.max(violation / np.where(total > 0.0, total, np.inf), initial=0.0))
+    if share >= 1.0:
+        return violation
+    less = replace(groups, strength=(1.0 - share) * groups.strength, l1=(1.0 - share) * groups.l1)
+    return less.violation(state.c, state.sparse_gradient)
 
 
 def _newton(
@@ -374,10 +400,10 @@ def _projected(
         uu, uc = Factor.of(P[:n_free, :n_free]), at.times(P[:n_free, n_free:], inside)
         if uu is None:
             return None
-        Q = at.times(at.times(P[n_free:, n_free:], inside).T, inside)
-        Q -= uc.T @ uu.solve(uc)
+        Q, half = at.both_sides(P[n_free:, n_free:], inside), uu.half(uc)
+        Q -= half.T @ half
         Q[np.diag_indices_from(Q)] += problem.ridge[inside]
-        return uu, uc, (Q + Q.T) / 2.0
+        return uu, uc, Q
 
     parts = split(likelihoods.products(columns, curvature), 0.0)
     if parts is None or not (likelihoods.convex_rows(curvature) or _semidefinite(parts[2])):

@@ -28,12 +28,18 @@ import scipy.sparse
 from deepregress.design import Design
 from deepregress.families.base import Family, upper_pairs
 from deepregress.families.categorical import ClassLogits
-from deepregress.gating import GroupPenalty, Sparsity, smallest_strength, standardising
+from deepregress.gating import (
+    GroupPenalty,
+    Sparsity,
+    column_scales,
+    smallest_strength,
+    standardising,
+)
 from deepregress.linalg import Array, Matrix, Vector, one_blas_thread
 from deepregress.marginal import Problem
 from deepregress.objective import Objective, Unit
 from deepregress.penalty import PlacedPenalty
-from deepregress.smoothing import select
+from deepregress.smoothing import first
 from deepregress.solvers.likelihood import Likelihoods
 from deepregress.solvers.sparse import Coordinates, Penalised, State, state_at
 from deepregress.terms.smooth import check_memory
@@ -117,12 +123,17 @@ class Terms:
             places = [np.arange(first, first + block.n_coef) for first in firsts]
             blocks.append(np.sort(np.concatenate(places)))
             metric = _joint_root(objective.family, len(together))
+            X = objective.units[block.unit].X[:, block.start : block.start + block.n_coef]
+            inverse, sd = column_scales(X, objective.response.weights)
             for g in dict.fromkeys(block.sparsity.groups):
                 members = np.flatnonzero(own == g)
-                X = objective.units[block.unit].X[:, block.start + members]
-                entire = block.sparsity.whole[members[0]]
-                T, R = standardising(X, objective.response.weights, entire=entire)
-                parts.append((np.kron(np.linalg.inv(metric), T), np.kron(metric, R)))
+                T, R = np.diag(inverse[members]), np.diag(sd[members])
+                if block.sparsity.whole[members[0]]:
+                    T, R = standardising(X[:, members], objective.response.weights)
+                if len(together) > 1:
+                    T = np.kron(np.linalg.inv(metric), T).astype(np.float64)
+                    R = np.kron(metric, R).astype(np.float64)
+                parts.append((T, R))
                 index.append(np.concatenate([first + members for first in firsts]))
                 asked.append((block.sparsity, len(members)))
                 term.append(keys.index(block.key))
@@ -132,8 +143,8 @@ class Terms:
             coordinates=Coordinates(
                 np.concatenate(index),
                 np.repeat(np.arange(len(index)), [len(members) for members in index]),
-                scipy.sparse.csr_array(scipy.sparse.block_diag([T for T, _ in parts])),
-                scipy.sparse.csr_array(scipy.sparse.block_diag([R for _, R in parts])),
+                _block_diagonal([T for T, _ in parts]),
+                _block_diagonal([R for _, R in parts]),
             ),
             blocks=tuple(blocks),
             term=np.array(term),
@@ -164,6 +175,13 @@ def _together(found: Sequence[Placed]) -> list[list[Placed]]:
         earlier = [b for b in found[:i] if (b.unit, b.key) == (block.unit, block.key)]
         kept.setdefault((*block.key, len(earlier)), []).append(block)
     return list(kept.values())
+
+
+def _block_diagonal(parts: Sequence[Matrix]) -> scipy.sparse.csr_array:
+    """Square blocks in the order of their rows; hundreds of single numbers at once."""
+    if all(part.size == 1 for part in parts):
+        return scipy.sparse.csr_array(scipy.sparse.diags_array(np.concatenate(parts)[:, 0]))
+    return scipy.sparse.csr_array(scipy.sparse.block_diag(parts))
 
 
 def _joint_root(family: Family, n_units: int) -> Matrix:
@@ -224,7 +242,7 @@ class SparseModel:
             terms = Terms.of(objective, found)
             plain = np.setdiff1d(np.arange(objective.n_coef), terms.coordinates.index)
             rest = restricted(objective, plain)
-            fitted = select(rest.objective, method=method)
+            fitted = first(rest.objective, method=method)
         whole = Problem.of(objective)
         b = np.zeros(objective.n_coef)
         b[plain] = fitted.coef
