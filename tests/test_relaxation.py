@@ -7,7 +7,7 @@ import pytest
 import deepregress as dr
 from deepregress.errors import FitError
 from deepregress.solvers.parts import NetworkPart, in_turn
-from deepregress.solvers.progress import RELAXATION
+from deepregress.solvers.progress import FASTER, RELAXATION
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,8 @@ def test_a_relaxation_is_a_training_with_less_decay(steps):
     rows, few = steps[:400], {"patience": 5, "epochs": 12}
     relaxed = fitted(rows, relaxations=1, **few).history["held_out"].to_numpy()
     first = len(fitted(rows, relaxations=0, **few).history)
-    weak = fitted(rows, relaxations=0, decay_epochs=6.0 * RELAXATION, **few).history
+    less = {"decay_epochs": 6.0 * RELAXATION, "learning_rate": 3e-3 * FASTER, **few}
+    weak = fitted(rows, relaxations=0, **less).history
     again = weak["held_out"].to_numpy()[1:]
     assert len(relaxed) == first or len(relaxed) == first + len(again)
     if len(relaxed) > first:

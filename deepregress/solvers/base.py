@@ -142,8 +142,8 @@ class Training:
     decay_epochs : float
         Time constant of the decoupled weight decay of the built-in optimiser, in epochs.
     relaxations : int
-        How often, at most, networks are trained anew with a sixth of that decay; this goes on while
-        it improves the out-of-fold likelihood. 0: the decay stays as it is.
+        How often, at most, networks are trained anew with a sixth of the decay and twice the
+        learning rate; this goes on while it improves the out-of-fold likelihood. 0: never.
     patience : int
         Epochs without progress of the out-of-fold likelihood before training stops.
     folds : int

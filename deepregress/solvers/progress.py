@@ -4,7 +4,8 @@
     rate      halves after patience / 2 epochs without progress, down to 1 / 8 of the first
     status    set after patience epochs without progress, or when v is not a number
     decay     of the weights; a training that ended by itself and lowered v is followed by one from
-              the first weights with less of it, because strong decay leaves networks no way back
+              the first weights with less of it and a higher learning rate, because strong decay
+              leaves networks no way back
 
 Each epoch makes a new `Progress` from the one before, so one that was written to a file goes on as
 if it had never stopped.
@@ -21,8 +22,9 @@ from deepregress.solvers.base import Epoch, Network, Status, Trained, Training
 from deepregress.solvers.plan import Plan, State
 
 LEARNING_RATE_FLOOR = 1 / 8
-RELAXATION = 6.0
-"""Factor on the time constant of the decay."""
+RELAXATION, FASTER = 6.0, 2.0
+"""Factors on the time constant of the decay and on the first learning rate: weights that may be
+larger have a longer way to go."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ class Progress:
         if stalled >= plan.training.patience:
             return moved._relaxed(plan) or moved.stopped("early stopping")
         if plan.rule.halves and stalled == max(1, plan.training.patience // 2):
-            halved = max(self.rate / 2, plan.rate * LEARNING_RATE_FLOOR)
+            first = FASTER**self.relaxed * plan.rate
+            halved = max(self.rate / 2, first * LEARNING_RATE_FLOOR)
             # a callback may have set a rate below the floor
             return replace(moved, rate=min(self.rate, halved))
         return moved
@@ -112,7 +115,7 @@ class Progress:
         return replace(
             self,
             state=self.first,
-            rate=plan.rate,
+            rate=FASTER ** (self.relaxed + 1) * plan.rate,
             relaxed=self.relaxed + 1,
             begun=self.epoch,
             stalled=0,

@@ -29,7 +29,7 @@ from deepregress.solvers.checkpoint import Checkpoint
 from deepregress.solvers.epoch import MemoryEpoch
 from deepregress.solvers.epoch_data import epoch_data
 from deepregress.solvers.plan import Plan
-from deepregress.solvers.progress import RELAXATION, Progress
+from deepregress.solvers.progress import FASTER, RELAXATION, Progress
 from deepregress.solvers.streaming import StreamedEpoch
 
 
@@ -127,7 +127,8 @@ def _one_more(progress: Progress, next_epoch: MemoryEpoch | StreamedEpoch, seed:
     round_number, number, rate = progress.history[0].round, progress.epoch + 1, progress.rate
     decay = 1.0 / (plan.training.decay_epochs * RELAXATION**progress.relaxed * plan.steps)
     keys = tf.constant([seed % 2**31, 1_000_003 * round_number + number], tf.int32)
-    rates = tf.constant([rate, decay * rate / plan.rate], tf.float32)
+    first = FASTER**progress.relaxed * plan.rate
+    rates = tf.constant([rate, decay * rate / first], tf.float32)
     state, held_out, loss = next_epoch(progress.state, keys, rates)
     shown = plan.rule.rate_at(progress.epoch * plan.steps, rate)
     return progress.after(state, Epoch(round_number, number, held_out, shown, loss), plan)
