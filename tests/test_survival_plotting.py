@@ -66,11 +66,28 @@ def test_causes_have_a_panel_each():
         for name, column in (("arrest", "event"), ("other", "other"))
     }
     figure = dr.plot_cumulative_incidence(causes, {"fin": [0, 1]}, [10.0, 50.0])
-    expected = dr.cumulative_incidence(causes, {"fin": [0, 1]}, [10.0, 50.0])
+    expected = dr.cumulative_incidence(causes, {"fin": [0, 1]}, [10.0, 50.0], interval=0.95)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["arrest", "other"]
     for ax, name in zip(figure.axes, causes, strict=True):
-        for i, line in enumerate(ax.lines):
-            assert line.get_ydata()[-1] == pytest.approx(expected[name].iloc[i, -1])
+        assert len(ax.lines) == len(ax.collections) == 2
+        for i, (line, band) in enumerate(zip(ax.lines, ax.collections, strict=True)):
+            own = expected[name].iloc[i]["50"]
+            assert line.get_ydata()[-1] == pytest.approx(own["estimate"])
+            assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(own["upper"])
+    tallest = max(
+        table.xs("upper", axis=1, level=1).to_numpy().max() for table in expected.values()
+    )
+    assert all(ax.get_ylim()[1] >= tallest for ax in figure.axes)
+    without = dr.plot_cumulative_incidence(causes, {"fin": [0, 1]}, [10.0, 50.0], level=None)
+    assert not without.axes[0].collections
+
+
+def test_incidence_is_drawn_at_the_events_of_all_causes():
+    data = DATA.assign(early=DATA["event"] * (DATA["time"] < 20), late=DATA["event"])
+    data["late"] -= data["early"]
+    causes = {k: dr.fit(f"Surv(time, {k}) ~ fin", data, "coxph") for k in ("early", "late")}
+    at = dr.plot_cumulative_incidence(causes, {"fin": [0]}).axes[0].lines[0].get_xdata()
+    assert set(np.unique(data.loc[data["event"] == 1, "time"])) <= set(at)
 
 
 def test_calibration_shows_its_table(models):

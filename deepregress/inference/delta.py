@@ -121,14 +121,12 @@ def limits_of(
     """Confidence limits of quantiles or probabilities, each of the shape of `estimate`."""
     latent = family.latent_scale
     if latent is not None and which in LATENT:
-        return _latent_limits(latent, which, estimate, error.width(se))
+        return latent_limits(latent, which, estimate, error.width(se))
     bounds = family.bounds if which == "quantile" else BOUNDS[which]
     return _limits(estimate, error.width(se), bounds)
 
 
-def _latent_limits(
-    latent: Latent, which: str, estimate: Array, width: Array
-) -> tuple[Array, Array]:
+def latent_limits(latent: Latent, which: str, estimate: Array, width: Array) -> tuple[Array, Array]:
     """Limits of F, S or -log S that are symmetric in z, F = F(z)."""
     if which == "cumhazard":
         alive, dead = np.exp(-estimate), -np.expm1(-estimate)

@@ -105,9 +105,13 @@ def plot_survival(
 
 
 def plot_cumulative_incidence(
-    models: Mapping[str, FittedModel], newdata: Any, at: Any = None
+    models: Mapping[str, FittedModel],
+    newdata: Any,
+    at: Any = None,
+    *,
+    level: float | None = 0.95,
 ) -> Figure:
-    """Draw P(T <= t and the event is of this cause), a panel for each cause.
+    """Draw P(T <= t and the event is of this cause) with its band, a panel for each cause.
 
     Parameters
     ----------
@@ -117,21 +121,35 @@ def plot_cumulative_incidence(
         A row per curve.
     at : array, (m,), optional
         Increasing times; up to the last one of the training rows by default.
+    level : float or None
+        Of the pointwise bands; None: no bands.
     """
     rows = pd.DataFrame(newdata)
     if not models:
         raise PredictionError("cumulative incidence needs a model per cause.")
-    times = _times(next(iter(models.values())), at)
-    found = cumulative_incidence(models, rows, times)
+    # a curve of one cause moves where others have events, too
+    times = np.unique(np.concatenate([_times(model, at) for model in models.values()]))
+    band = level if len(rows) <= len(COLOURS) else None
+    found = cumulative_incidence(models, rows, times, interval=band)
     figure = Figure(figsize=(4.3 * len(found), 3.6), layout="constrained", dpi=120)
     axes = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
     names = _names(rows)
     stepped = any(model.family.jumps is not None for model in models.values())
     for ax, (cause, table) in zip(axes, found.items(), strict=True):
         _dress(ax, cause)
+        parts = [table.to_numpy()]
+        if band is not None:
+            columns = ("estimate", "lower", "upper")
+            parts = [np.asarray(table.xs(each, axis=1, level=1)) for each in columns]
         for i, name in enumerate(names):
-            t, curves = _drawn(times, [table.to_numpy()[i]], "cumhazard", stepped=stepped)
-            ax.plot(t, curves[0], color=COLOURS[i % len(COLOURS)], lw=1.6, label=name)
+            colour = COLOURS[i % len(COLOURS)]
+            own = [each[i] for each in parts]
+            t, curves = _drawn(times, own, "cumhazard", stepped=stepped)
+            if band is not None:
+                ax.fill_between(t, curves[1], curves[2], color=colour, alpha=0.16, lw=0)
+            ax.plot(t, curves[0], color=colour, lw=1.6, label=name)
+    # the axes share their height: its limits are set when all curves are drawn
+    for ax in axes:
         _finish(ax, "cumhazard")
     axes[0].set_ylabel("cumulative incidence", fontsize=8)
     if len(rows) > 1:
