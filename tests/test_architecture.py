@@ -84,6 +84,7 @@ FLOORS = {
     8.8: ("solvers.callbacks", "solvers.judgement", "solvers.refit"),
     8.9: ("solvers.validation",),
     9: ("solvers.*",),
+    9.1: ("solvers.vertex",),
     9.3: ("solvers.constrained",),
     9.4: ("penalty_groups",),
     9.5: ("marginal",),

@@ -196,6 +196,28 @@ def test_classes_without_a_reference_are_those_of_glmnet(i: int, tmp_path: Path)
     )
 
 
+def test_coefficients_of_classes_do_not_depend_on_the_order_of_the_classes() -> None:
+    """Six classes: coefficients of Al may lie anywhere between two medians."""
+    case = SEVERAL["multinomial_ungrouped"]
+    expected, levels = case["fits"][4], case["levels"]
+    term, found = f"lasso({', '.join(case['columns'])}, lam={expected['lambda']!r})", []
+    for order in (levels, levels[::-1]):
+        data = table(case["table"]).assign(type=lambda t, o=order: pd.Categorical(t["type"], o))
+        formula = {"logits": f"type ~ {term}", f"logits[{order[0]}]": f"~ 0 + {term}"}
+        model = fit(formula, data, family=dr.families.symmetric_categorical())
+        rows = [model.coef[f"logits[{level}]"].filter(regex="^[A-Z]") for level in levels]
+        found.append(np.array(rows))
+        assert model.sparse.residual < RESIDUAL
+    np.testing.assert_allclose(found[0], found[1], atol=1e-10)
+    between = np.diff(np.sort(found[0], axis=0)[2:4], axis=0)[0]
+    assert np.count_nonzero(between) == 1
+    ours, theirs = found[0][:, np.argmax(between)], np.array(expected["coef"])[:, between > 0][:, 0]
+    # glmnet is in the middle; of both ends ours is the smaller one
+    ends = [theirs - np.sort(theirs)[2], theirs - np.sort(theirs)[3]]
+    np.testing.assert_allclose(ours, min(ends, key=np.linalg.norm), atol=GLMNET)
+    np.testing.assert_array_equal(np.sum(found[0] == 0, axis=0).min(), 1)
+
+
 def test_a_joint_term_does_not_depend_on_the_reference_class() -> None:
     case = SEVERAL["multinomial_grouped"]
     data, levels = table(case["table"]), case["levels"]

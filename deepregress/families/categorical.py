@@ -209,9 +209,11 @@ def symmetric_categorical() -> Categorical:
 
         {"logits": "y ~ lasso(X)", "logits[a]": "~ 0 + lasso(X)"}
 
-    With an even number of classes the coefficients of a column may still move together without
-    changing the sum of their sizes; probabilities and differences of classes are unique. Where
-    `fit` finds such coefficients not identified, `elasticnet(X, alpha=0.99)` makes them so.
+    With an even number of classes the coefficients of a column may still move together between two
+    medians without changing the sum of their sizes; probabilities and differences of classes are
+    unique. A lasso then has the most zeros: of both ends, where one coefficient is zero, `fit`
+    takes that with the smaller sum of squares, whatever the order of the classes. R's glmnet
+    reports the middle of the interval, where none is zero.
 
     Examples
     --------

@@ -262,7 +262,7 @@ def _on_support(problem: Penalised, state: State, likelihoods: Likelihoods) -> S
         support = np.flatnonzero(state.c)
         if not len(support) or residual(problem, state) <= STATIONARY:
             break
-        uu, uc, Q = _projected(problem, state, support, likelihoods)
+        uu, uc, Q = projected(problem, state, support, likelihoods)
         factor = Factor.of(Q + problem.sparse.curvature(state.c, support))
         if factor is None:
             break
@@ -370,7 +370,7 @@ class _Step:
         sparse: GroupPenalty,
         likelihoods: Likelihoods,
     ) -> _Step:
-        uu, uc, Q = _projected(problem, state, inside, likelihoods)
+        uu, uc, Q = projected(problem, state, inside, likelihoods)
         gradient, slope = state.gradient[problem.free], state.sparse_gradient[inside]
         # u = -P_uu^-1 (gradient + P_uc d) is best for the move d of c
         follow, own = uu.solve(uc), uu.solve(gradient)
@@ -384,7 +384,7 @@ class _Step:
         return cls(-own - follow @ d, full, gain + 0.5 * float(gradient @ own))
 
 
-def _projected(
+def projected(
     problem: Penalised, state: State, inside: Array, likelihoods: Likelihoods
 ) -> tuple[Factor, Matrix, Matrix]:
     """Factor of P_uu, P_uc, and Q = P_cc - P_cu P_uu^-1 P_uc, where needed of convex rows."""

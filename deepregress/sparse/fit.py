@@ -33,6 +33,7 @@ from deepregress.solvers.base import Solution, Status
 from deepregress.solvers.likelihood import Likelihood, Likelihoods
 from deepregress.solvers.newton import evaluate
 from deepregress.solvers.sparse import Optimum, State, descend, solve
+from deepregress.solvers.vertex import vertex
 from deepregress.sparse.model import (
     STRAIGHT,
     Restricted,
@@ -130,6 +131,8 @@ def fit_at(
             settled = _near(before, optimum.state)
             if settled:
                 break
+        if not on_path:
+            optimum = vertex(problem, optimum, likelihoods)
     status = Status(True, "converged")
     if not optimum.converged:
         status = Status(False, "the sparse terms did not reach their optimum")
