@@ -99,7 +99,8 @@ def test_hidden_columns_are_at_their_means_and_codes_are_shuffled():
 # -- whole networks --------------------------------------------------------------------------------
 
 
-def test_a_picture_of_noise_leaves_and_one_that_tells_stays():
+@pytest.mark.parametrize("learning_rate", [5e-3, 1e-2])
+def test_a_picture_of_noise_leaves_and_one_that_tells_stays(learning_rate):
     rng = np.random.default_rng(7)
     useful, noise = rng.normal(size=(2, 300, 4, 4)).astype("float32")
     z = rng.normal(size=300)
@@ -112,7 +113,7 @@ def test_a_picture_of_noise_leaves_and_one_that_tells_stays():
         "y ~ z + seen(useful, select=True) + unseen(noise, select=True)",
         data={"y": y, "z": z, "useful": useful, "noise": noise},
         networks=networks,
-        training=dr.Training(epochs=200, learning_rate=5e-3),
+        training=dr.Training(epochs=200, learning_rate=learning_rate),
         seed=1,
         verbose=0,
     )
@@ -120,6 +121,23 @@ def test_a_picture_of_noise_leaves_and_one_that_tells_stays():
     assert kept == {"seen(useful)"}
     selected = model.summary().sparse.terms["n_selected"]
     assert selected.to_dict() == {("loc", "seen(useful)"): 1, ("loc", "unseen(noise)"): 0}
+
+
+def test_a_network_that_leaves_alone_is_in_the_summary():
+    rng = np.random.default_rng(200)
+    noise, z = rng.normal(size=(300, 4, 4)).astype("float32"), rng.normal(size=300)
+    model = dr.fit(
+        "y ~ z + unseen(noise, select=True)",
+        data={"y": 0.5 * z + rng.normal(size=300), "z": z, "noise": noise},
+        networks={"unseen": dr.networks.cnn(filters=(4,), hidden=(8,))},
+        training=dr.Training(epochs=20, learning_rate=1e-2),
+        seed=0,
+        verbose=0,
+    )
+    sparse = model.summary().sparse
+    row = sparse.terms.loc["loc", "unseen(noise)"]
+    assert (row["n_groups"], row["n_selected"], row["edf"]) == (1, 0, 0) and np.isnan(row["lam"])
+    assert len(sparse.coefficients) == 0 and "lam was not needed" in str(model.summary())
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ the shrinkage of the estimates, so there are no p-values of sparse coefficients.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,13 +27,15 @@ class SparseTables:
     Parameters
     ----------
     terms : DataFrame
-        lam, n_groups, n_selected, edf by (parameter, term).
+        lam, n_groups, n_selected, edf by (parameter, term); no lam for networks that gained nothing
+        on held-out rows, which leave before it is chosen.
     coefficients : DataFrame
         estimate, std_error of linear sparse coefficients that are not zero, by (parameter, name).
     criterion : str
         What chose lam; "" where it was given.
     residual : float
-        Distance from the optimality conditions, as a share of the largest penalty.
+        Distance from the optimality conditions, as a share of the largest penalty; NaN where all
+        sparse terms left before.
     refit : bool
         Whether what was selected was fitted again without the penalty.
     """
@@ -46,8 +50,14 @@ class SparseTables:
     def of(cls, model: Fit) -> SparseTables | None:
         """Collect them; None for a model without sparse terms."""
         selected = model.solution.selected
+        gated = [
+            (unit.parameter, network.gate.term)
+            for unit in model.predictors.units
+            for network in unit.design.networks
+            if network.gate is not None
+        ]
         if selected is None:
-            return None
+            return cls._without(gated) if gated else None
         edf = dict.fromkeys(selected.terms, 0.0)
         errors, rows = np.sqrt(model.predictors.estimate.V.diagonal()), {}
         coef = model.predictors.estimate.coef
@@ -82,9 +92,25 @@ class SparseTables:
             [[parameter for parameter, _ in rows], [name for _, name in rows]],
             names=["parameter", "name"],
         )
+        gone = [term for term in gated if term not in edf]
+        terms = pd.concat([terms, cls._without(gone).terms]) if gone else terms
         columns_ = ["estimate", "std_error"]
         coefficients = pd.DataFrame(list(rows.values()), index=index, columns=columns_)
         return cls(terms, coefficients, selected.criterion, selected.residual, selected.refit)
+
+    @classmethod
+    def _without(cls, gated: Sequence[tuple[str, str]]) -> SparseTables:
+        """Of networks that left before any lam was looked for."""
+        counts = Counter(gated)
+        zeros = dict.fromkeys(counts, 0)
+        names = ["parameter", "term"]
+        terms = pd.DataFrame(
+            {"lam": np.nan, "n_groups": counts, "n_selected": zeros, "edf": 0.0},
+            index=pd.MultiIndex.from_tuples(list(counts), names=names),
+        )
+        none = pd.MultiIndex.from_arrays([[], []], names=["parameter", "name"])
+        coefficients = pd.DataFrame({"estimate": 0.0, "std_error": 0.0}, index=none)
+        return cls(terms, coefficients, "", np.nan, refit=False)
 
     def lines(self, parameter: str) -> list[str]:
         """The section of one parameter, as text."""
@@ -101,6 +127,8 @@ class SparseTables:
 
     def foot(self) -> list[str]:
         """What stands below all tables."""
+        if np.isnan(self.residual):
+            return ["Sparse terms: none gained anything on held-out rows, so lam was not needed"]
         chosen = f"lam chosen by {self.criterion}" if self.criterion else "lam given"
         fitted = "; refitted without the penalty" if self.refit else ""
         return [
