@@ -17,12 +17,23 @@ The units of a general model have R(o_k) of their slopes, and their slopes thems
 3. Structured fit at this network: smoothing parameters and S anew. Back to 2 until nothing is
    gained there.
 
+Network and smoothing parameters are found in turn, which has several fixed points. So 2 and 3 are
+gone through from several first stiffnesses, and for each base where that is to be chosen, and the
+fit with the largest Laplace approximate marginal likelihood of network and coefficients is taken,
+
+    V = V_structured - 1/2 stiffness R(w) - 1/2 RIDGE |w - w_0|^2 + 1/2 log |J' J|
+        - 1/2 log |P_ww - P_wc P_cc^-1 P_cw|,
+
+with the V that smoothing parameters maximise at a fixed network, and J the derivatives in w of the
+residuals whose sum of squares the penalty is, so that J' J is the precision of the network's prior.
+
 Standard errors allow for the network: its weights are profiled out of the information,
 I = H_cc - H_cw (H_ww + penalty)^-1 H_wc. All steps are deterministic.
 
 References: Kook et al. (2024), arXiv:2405.05429; Marquardt (1963), doi:10.1137/0111030;
 Schraudolph (2002), doi:10.1162/08997660260028683 (generalised Gauss-Newton);
-Schall (1991), doi:10.1093/biomet/78.4.719; MacKay (1992), doi:10.1162/neco.1992.4.3.415.
+Schall (1991), doi:10.1093/biomet/78.4.719; MacKay (1992), doi:10.1162/neco.1992.4.3.415 (V as
+evidence, its comparison between models).
 """
 
 from __future__ import annotations
@@ -37,6 +48,7 @@ import tensorflow as tf
 
 from deepregress.disk.arrow import Arrow
 from deepregress.disk.scratch import parts
+from deepregress.errors import FitError
 from deepregress.families import kernels
 from deepregress.families.flow import WIDTH, Flow, initial
 from deepregress.families.flow_likelihood import Seen
@@ -46,8 +58,8 @@ from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
 from deepregress.objective import Objective, Unit, positive_part
 from deepregress.solvers.base import Solution, Status, StructuredSolver
 
-STIFFNESS = 10.0
-"""At the start."""
+FIRST = (10.0, 300.0, 0.3)
+"""Stiffnesses to start from."""
 STIFFEST, SOFTEST = 1e5, 1e-3
 SETTLED = 0.1
 """Change of log stiffness that is none."""
@@ -109,18 +121,74 @@ def joint(objective: Objective, structured: StructuredSolver) -> tuple[Objective
         Its family is a `Drift` whose network is to be fitted.
     structured : StructuredSolver
     """
-    solution, converged = structured(objective), False
-    estimated = _drift(objective).stiffness is None
-    for number in range(ROUNDS):
-        problem = _Problem.of(objective, solution.S)
-        before = problem.at(_drift(objective).flow, solution.coef).value
-        settling = estimated and number < STIFFNESS_ROUNDS
-        state, family = _fit(problem, solution.coef, settling=settling)
+    family = _drift(objective)
+    first, *others = FIRST if family.stiffness is None else (family.stiffness,)
+    starts = [_Start.of(objective, base, structured) for base in family.bases or (family.base,)]
+    found = [start.in_turn(first) for start in starts]
+    place = max(range(len(found)), key=lambda k: found[k].V)
+    best = found[place]
+    for stiffness in others:
+        other = starts[place].in_turn(stiffness)
+        # a fixed point is known to so much
+        if other.V > best.V + ROUND_GAIN:
+            best = other
+    return best.objective, Profiled(structured, best.converged)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fixed:
+    """A fixed point of steps 2 and 3, and V there."""
+
+    objective: Objective
+    converged: bool
+    V: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """Step 1 for one base."""
+
+    objective: Objective
+    structured: StructuredSolver
+    solution: Solution
+
+    @classmethod
+    def of(cls, objective: Objective, base: str, structured: StructuredSolver) -> _Start:
+        family = replace(_drift(objective), base=base, bases=())
         objective = replace(objective, family=family)
-        if converged := state.value - before < ROUND_GAIN and not settling:
-            break
-        solution = structured(objective, state.coef)
-    return objective, Profiled(structured, converged)
+        return cls(objective, structured, structured(objective))
+
+    def in_turn(self, stiffness: float) -> _Fixed:
+        """Steps 2 and 3 from a first stiffness, which stays where the family has its own."""
+        objective, solution, converged = self.objective, self.solution, False
+        estimated = _drift(objective).stiffness is None
+        family = replace(_drift(objective), stiffness=stiffness)
+        objective = replace(objective, family=family)
+        for number in range(ROUNDS):
+            problem = _Problem.of(objective, solution.S)
+            before = problem.at(_drift(objective).flow, solution.coef).value
+            settling = estimated and number < STIFFNESS_ROUNDS
+            state, family = _fit(problem, solution.coef, settling=settling)
+            objective = replace(objective, family=family)
+            converged = state.value - before < ROUND_GAIN and not settling
+            solution = self.structured(objective, state.coef)
+            if converged:
+                break
+        return _Fixed(objective, converged, _marginal(objective, solution))
+
+
+def _marginal(objective: Objective, solution: Solution) -> float:
+    """V of network and coefficients, log-likelihood units."""
+    family = _drift(objective)
+    problem, n_w = _Problem.of(objective, solution.S), len(family.flow.free)
+    state = problem.at(family.flow, solution.coef)
+    with one_blas_thread():
+        _, H, penalty = problem.model(state)
+        P, rough = H + penalty, problem.roughness(family.flow)
+        parts = (penalty[:n_w, :n_w], P, P[n_w:, n_w:])
+        prior, both, coefficients = (float(np.linalg.slogdet(each)[1]) for each in parts)
+    fall = 0.5 * float(rough @ rough)
+    return 0.5 * (prior - both + coefficients) - fall - solution.reml
 
 
 def refitted(objective: Objective, eta: Matrix) -> Objective:
@@ -139,9 +207,17 @@ def refitted(objective: Objective, eta: Matrix) -> Objective:
 
 
 def further_rounds(objective: Objective, *, sparse: bool, networks: bool) -> int:
-    """How often network and predictors are fitted in turn where they are not fitted together."""
+    """How often network and predictors are fitted in turn where they are not fitted together.
+
+    Raises
+    ------
+    FitError
+        The base is to be chosen, which needs a marginal likelihood, beside sparse terms.
+    """
     if not learns(objective):
         return 0
+    if sparse and _drift(objective).bases:
+        raise FitError("drift(base='auto') is not chosen beside sparse terms: name a base")
     return NETWORK_ROUNDS if networks else SPARSE_ROUNDS if sparse else 0
 
 
@@ -185,7 +261,7 @@ class _Problem:
     @property
     def stiffness(self) -> float:
         """Of the penalty."""
-        return STIFFNESS if self.family.stiffness is None else self.family.stiffness
+        return FIRST[0] if self.family.stiffness is None else self.family.stiffness
 
     def settled(self, state: _State, H: Matrix, penalty: Matrix) -> tuple[_Problem, float]:
         """The problem at edf / R(w), and by how much the log stiffness has moved."""
