@@ -72,7 +72,7 @@ def extreme_eigenpairs(E: Matrix, k: int, *, lanczos: int = LANCZOS_SIZE) -> tup
 
 def submatrix(M: Matrix, index: Array) -> Matrix:
     """M[index, index], (m, m): whole rows first, several times as fast as one by one."""
-    return np.asarray(M.take(index, axis=0).take(index, axis=1))
+    return np.asarray(M[index].take(index, axis=1))
 
 
 def sandwich(P: Matrix, M: Matrix) -> Matrix | None:
@@ -102,7 +102,8 @@ def nearest_semidefinite(H: Matrix, S: Matrix) -> Matrix | None:
             return None
         half = scipy.linalg.solve_triangular(C, H, lower=True)
         shares = scipy.linalg.solve_triangular(C, half.T, lower=True)
-    if not np.isfinite(shares).all():
+    # squares of what is larger are no numbers
+    if not np.all(np.abs(shares) < np.sqrt(np.finfo(float).max)):
         return None
     values, vectors = scipy.linalg.eigh((shares + shares.T) / 2.0)
     if values.size == 0 or values[0] >= 0.0:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from deepregress.disk.arrow import Arrow
 from deepregress.errors import ConvergenceWarning, FitError, ResponseError
@@ -151,6 +152,12 @@ def test_a_negative_information_is_raised_alike_in_all_bases():
     T = rng.normal(size=(6, 6))
     other = nearest_semidefinite(T.T @ H @ T, T.T @ S @ T)
     np.testing.assert_allclose(other, T.T @ raised @ T, atol=1e-8)
+
+
+def test_two_counts_of_a_negative_binomial_of_tfd_are_refused():
+    # the information about the number of failures is 1e-300 there, its reciprocal no number
+    with pytest.raises(FitError, match="zero or infinite"):
+        fit("y ~ 1", {"y": np.zeros(2)}, tfp.distributions.NegativeBinomial, verbose=0)
 
 
 def test_a_pivot_whose_reciprocal_leaves_the_floats_is_refused():
