@@ -8,13 +8,15 @@ Times are CPU times of one process with one BLAS thread, the best of three, ours
 that compiles the likelihood. Both packages fit the same problem at the same lam, coefficients are
 compared.
 
-Measured (2 shared cores): normal 0.5 s, 8 to 9 times lasso_path(tol=1e-8) and 12 to 14 times
-lasso_path(tol=1e-4), which is 5e-4 off; it was 24 and 35 times before the likelihood of least
-squares was evaluated once and cross products were kept. What limits it now: two to three Cholesky
-factors of the active set for each lam (up to 377 columns) and NumPy's calls, where scikit-learn's
-compiled loop moves one coefficient at a time; in return every fit meets its optimality conditions
-to 1e-10. bernoulli 1.6 s, half the 3.2 s of skglm 0.5 (SparseLogisticRegression, tol=1e-8, warm
-starts, compiled before), which is 3e-6 off.
+Measured (2 shared cores, one process): normal 0.23 s where the other core rests and 0.35 s where it
+does not, with ratios to lasso_path(tol=1e-4), which is 5e-4 off, of 7 to 11 (medians of 12 pairs
+9.3 to 10.1, both cores busy) and to lasso_path(tol=1e-8) of 4 to 6; before the strong rule, fewer
+copies and no Newton step for rounding, 0.38 s and 15 times (9 times). What limits it now: with 300
+columns two Cholesky factors for each lam and products over them, which leave the cache; with few,
+1 ms a lam of NumPy's calls, where scikit-learn's compiled loop moves one coefficient at a time; in
+return every fit meets its optimality conditions to 1e-10. Keeping a factor along the path by
+bordering was no faster. bernoulli 1.1 s, 1.35 s before; skglm 0.5 (SparseLogisticRegression,
+tol=1e-8, warm starts, compiled before), which is 3e-6 off, took 3.2 s where ours then took 1.6 s.
 
 gating, 20 seeds: test RMSE 2.421 (D = 2), 2.235 (3), 2.221 (4), noise 2; all of the 7 groups are
 always found, with 17.15, 0.50 and 0.35 false ones; exactly the 7 in 0, 16 and 18 of 20 seeds.
