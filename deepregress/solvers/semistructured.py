@@ -166,8 +166,9 @@ def _solve(
 class _Reached:
     """How far the trainings of a round have come.
 
-    `start` and `eta` are the predictors without networks and with those that stay; `parts`,
-    `networks`, `members` and `scores` are of the parts trained so far, `staying` their numbers.
+    `start` and `eta` are the predictors without networks and with those that stay; `places` are
+    those of the parts trained so far, `networks`, `members` and `scores` theirs, and `staying`
+    tells by their numbers which of them stay.
     """
 
     start: Matrix
@@ -235,7 +236,7 @@ class _Task:
         )
         if trained.best_epoch == 0:
             return replace(reached, scores=(*reached.scores, *[NOTHING] * len(parts)))
-        return self._judged(reached, [*range(len(reached.places))[-len(places) :]])
+        return self._judged(reached, len(reached.places) - len(places))
 
     def _trained(
         self, sample: Sample, parts: Sequence[NetworkPart], number: int, *, last: bool
@@ -248,25 +249,25 @@ class _Task:
         trained = self.train(objective, joint, eta=eta, folds=folds, round_number=number)
         return separated(trained, joint, parts)
 
-    def _judged(self, reached: _Reached, new: Sequence[int]) -> _Reached:
-        """Steps 2 to 4 with the newly trained parts, given by their numbers."""
+    def _judged(self, reached: _Reached, first: int) -> _Reached:
+        """Steps 2 to 4 with the newly trained parts, from number `first` on."""
         parts = [self.parts[place] for place in reached.places]
         deep = DeepColumns.of(
             self.objective, parts, reached.networks, self.folds, reached.members, reached.start
         )
-        own, validation = [parts[j] for j in new], reached.validation
+        own, validation = parts[first:], reached.validation
         if validation is None:
-            units, columns = tuple(part.unit for part in own), deep.out_of_fold[:, list(new)]
+            units, columns = tuple(part.unit for part in own), deep.out_of_fold[:, first:]
             judged = Judgement(
                 self.objective, reached.eta, units, columns, deep.held, reached.start
             )
         else:
-            networks, members = reached.networks[new[0] :], reached.members[new[0] :]
-            judged = validation.of(reached.places[new[0] :]).judgement(networks, own, members)
+            networks, members = reached.networks[first:], reached.members[first:]
+            judged = validation.of(reached.places[first:]).judgement(networks, own, members)
         reached = replace(reached, scores=(*reached.scores, *judged.each), joint=judged.joint)
         if not judged.staying:
             return reached
-        staying = (*reached.staying, *(new[j] for j in judged.staying))
+        staying = (*reached.staying, *(first + j for j in judged.staying))
         refit = deep.refit if self.crossfit else deep.given
         fit = refit(self.structured, self.base, staying)
         if validation is not None:
