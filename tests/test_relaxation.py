@@ -1,5 +1,6 @@
 """Weight decay that is relaxed while that helps, and predictors whose networks take turns."""
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,3 +90,30 @@ def test_turns():
 def test_relaxations_are_counted():
     with pytest.raises(FitError, match="relaxations"):
         dr.Training(relaxations=-1)
+
+
+class Stop(keras.callbacks.Callback):
+    """The user's Ctrl-C in the third epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_networks_whose_turn_did_not_come_say_nothing(steps):
+    both = {"loc": "y ~ deep(a, b)", "scale": "~ deep(a, b)"}
+    model = fitted(steps[:200], both, callbacks=(Stop(),))
+    assert set(model.history["round"]) == {1}
+    loc, scale = model.deep.effects
+    assert loc.multiplier > 0
+    assert scale.multiplier == 0
+    assert np.isfinite(model.predict(which="logpdf")).all()
+
+
+def test_a_checkpoint_goes_on_in_the_second_turn(steps, tmp_path):
+    both = {"loc": "y ~ deep(a, b)", "scale": "~ deep(a, b)"}
+    given = {"epochs": 6, "checkpoint": tmp_path / "training"}
+    whole = fitted(steps[:200], both, **given)
+    again = fitted(steps[:200], both, **given)
+    np.testing.assert_array_equal(whole.history["held_out"], again.history["held_out"])
+    np.testing.assert_array_equal(whole.predict(steps[200:]), again.predict(steps[200:]))
