@@ -10,7 +10,7 @@ compared.
 
 Measured (2 shared cores, one process): normal 0.23 s where the other core rests and 0.35 s where it
 does not, with ratios to lasso_path(tol=1e-4), which is 5e-4 off, of 7 to 11 (medians of 12 pairs
-9.3 to 10.1, both cores busy) and to lasso_path(tol=1e-8) of 4 to 6; before the strong rule, fewer
+9.3 to 10.1, both cores busy) and to lasso_path(tol=1e-8) of 4 to 7; before the strong rule, fewer
 copies and no Newton step for rounding, 0.38 s and 15 times (9 times). What limits it now: with 300
 columns two Cholesky factors for each lam and products over them, which leave the cache; with few,
 1 ms a lam of NumPy's calls, where scikit-learn's compiled loop moves one coefficient at a time; in
