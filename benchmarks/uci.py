@@ -41,8 +41,8 @@ Large sets, one split each (protein: fold 1 of those of baselines.csv):
 
 In bikesharing the test rows are the days from the 20th of each month; Thanksgiving, Christmas and
 an earthquake are among them, and no such day in training. There networks in both parameters lost
-.05 to .2 and deep ones alone .06 to .12 before; now they gain. What is learned of the dispersion from residuals
-of rows that the networks of the mean did not see holds better.
+.05 to .2 and deep ones alone .06 to .12 before; now they gain. What is learned of the dispersion
+from residuals of rows that the networks of the mean did not see holds better.
 """
 
 import argparse
