@@ -17,7 +17,7 @@ Printed is the mean over folds of the mean negative log density of the test rows
 the scale of the response; `loss` is that of the fit with networks minus that of the structured one,
 with its standard error over folds. baselines.csv and published.csv stand below it.
 
-Ten folds each (2026-11-22), mean negative log density; energy without its two copies:
+Ten folds each (2026-11-22), mean negative log density; energy without roof, a sum of other columns:
 
     set           rows   structured   semi      semi both   deep      loss of deep (se)
     boston         506   2.7598       2.7598    2.7598      2.4418    -0.318 (0.100)
