@@ -87,6 +87,13 @@ class Stepper(ABC):
     def start(self) -> Slots:
         """Slots before the first step."""
 
+    def paced(self, slots: Slots, pace: Tensor) -> Slots:
+        """Slots with which steps of each weight are `pace` (n_weights,) times as long.
+
+        Optimisers of users have their own.
+        """
+        return slots
+
     def scale(self, slots: Slots) -> Tensor:
         """What the loss is multiplied by before its gradient is taken."""
         return tf.ones((), tf.float64)
@@ -174,19 +181,23 @@ class _AdamStepper(Stepper):
     @property
     def start(self) -> Slots:
         zero = tf.zeros((self.n_members, sum(sum(layout.sizes) for layout in self.layouts)))
-        return (zero, zero, tf.constant(0.0))
+        return (zero, zero, tf.constant(0.0), tf.ones(zero.shape[1:]))
+
+    def paced(self, slots: Slots, pace: Tensor) -> Slots:
+        return (*slots[:-1], pace)
 
     def step(
         self, weights: Tensor, gradient: Tensor, slots: Slots, rates: Tensor
     ) -> tuple[Tensor, Slots]:
         kernels = np.hstack([layout.kernels for layout in self.layouts]).astype(np.float32)
-        first, second, step = slots
+        first, second, step, pace = slots
         step = step + 1.0
         first = first + (gradient - first) * (1 - BETA_1)
         second = second + (gradient * gradient - second) * (1 - BETA_2)
         lr = rates[0] * tf.sqrt(1 - tf.pow(BETA_2, step)) / (1 - tf.pow(BETA_1, step))
         shrunk = weights - weights * (kernels * rates[1])
-        return shrunk - lr * first / (tf.sqrt(second) + EPSILON), (first, second, step)
+        move = pace * first / (tf.sqrt(second) + EPSILON / pace)
+        return shrunk - lr * move, (first, second, step, pace)
 
 
 # -- the rules of Keras ----------------------------------------------------------------------------
@@ -353,6 +364,9 @@ class _Scaled(Stepper):
     @property
     def start(self) -> Slots:
         return (tf.constant(FIRST_SCALE, tf.float64), tf.constant(0), *self.stepper.start)
+
+    def paced(self, slots: Slots, pace: Tensor) -> Slots:
+        return (*slots[:2], *self.stepper.paced(slots[2:], pace))
 
     def scale(self, slots: Slots) -> Tensor:
         return slots[0]

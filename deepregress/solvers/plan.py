@@ -19,6 +19,7 @@ from deepregress.architecture import Architecture
 from deepregress.disk.scratch import is_stored
 from deepregress.disk.stored import StoredArray
 from deepregress.families.base import Family
+from deepregress.linalg import Vector
 from deepregress.objective import Objective
 from deepregress.predictor import Layout, Members
 from deepregress.solvers.base import Folds, Network, Training
@@ -83,16 +84,35 @@ class Plan:
             streamed=_streamed(objective, networks),
         )
 
-    def start(self, members: Sequence[Members]) -> State:
-        """Initial weights, with an optimiser that remembers nothing."""
+    def start(self, members: Sequence[Members], units: Sequence[float] | None = None) -> State:
+        """Initial weights, with an optimiser that remembers nothing.
+
+        Parameters
+        ----------
+        members : sequence of Members
+            Of each network.
+        units : sequence of float, optional
+            Size of what networks can say in each predictor: heads are learned in these units.
+        """
         architectures = tuple(architecture for architecture, _ in self.networks)
         stepper = stepper_of(self.rule, architectures, self.n_members)
+        slots = stepper.start
+        if units is not None:
+            slots = stepper.paced(slots, tf.constant(self._pace(units), tf.float32))
         return State(
             weights=tf.constant(np.hstack([each.trainable for each in members])),
-            slots=stepper.start,
+            slots=slots,
             untrained=[[tf.constant(value) for value in each.state] for each in members],
             removed=[],
         )
+
+    def _pace(self, units: Sequence[float]) -> Vector:
+        """One for each packed weight: the unit of its predictor for those of a head."""
+        pace = []
+        for architecture, own in self.networks:
+            *body, head = Layout.of(architecture).sizes
+            pace += [np.ones(sum(body)), np.tile([units[u] for u in own], head // len(own))]
+        return np.concatenate(pace)
 
 
 def _streamed(objective: Objective, networks: Sequence[Network]) -> bool:

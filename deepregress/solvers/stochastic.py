@@ -28,6 +28,7 @@ from deepregress.solvers.callbacks import Callbacks
 from deepregress.solvers.checkpoint import Checkpoint
 from deepregress.solvers.epoch import MemoryEpoch
 from deepregress.solvers.epoch_data import epoch_data
+from deepregress.solvers.outputs import working_weights
 from deepregress.solvers.plan import Plan
 from deepregress.solvers.progress import FASTER, RELAXATION, Progress
 from deepregress.solvers.streaming import StreamedEpoch
@@ -71,7 +72,8 @@ def train(
         [
             fresh_members(network.architecture, _member_seeds(seed, j, plan.n_members))
             for j, network in enumerate(networks)
-        ]
+        ],
+        units_of(objective, eta),
     )
     data = epoch_data(objective, networks, eta, folds, plan)
     next_epoch = StreamedEpoch(plan, networks, data) if plan.streamed else MemoryEpoch(plan, data)
@@ -83,6 +85,22 @@ def train(
     run = checkpoint.resume(Progress.start(state, before))
     run = _epochs(run, next_epoch, checkpoint, seed=seed, verbose=verbose)
     return run.as_trained(networks, training)
+
+
+def units_of(objective: Objective, eta: Matrix) -> list[float]:
+    """Size of what networks can say in each predictor, (U,).
+
+    Where the predictor has the unit of the response (an identity link) it is the working standard
+    deviation 1 / sqrt(mean W_uu), so that a fit does not depend on that unit; 1 elsewhere.
+    """
+    units = []
+    for parameter, W in zip(
+        objective.family.parameters, working_weights(objective, eta), strict=True
+    ):
+        mean = float(W.mean()) / float(objective.response.weights.mean())
+        known = parameter.link.name == "identity" and mean > 0.0 and np.isfinite(mean)
+        units.append(mean**-0.5 if known else 1.0)
+    return units
 
 
 def _epochs(
