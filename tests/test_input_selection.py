@@ -60,7 +60,7 @@ def test_new_rows_need_only_what_stays(model, tmp_path):
 
 
 def test_factors_by_embedding_beside_structured_terms_and_a_second_parameter():
-    data = table(3)
+    data = table(4)
     model = dr.fit(
         {"loc": "v ~ s(x1) + deep(x0, g, x5, h, x2, select=True)", "scale": "~ deep(x6)"},
         data=data,

@@ -35,7 +35,7 @@ def fitted(formula, *, crossfit, orthogonalize="posthoc", scale=SCALE):
         {"loc": formula, "scale": scale},
         table(),
         networks={"net": network()},
-        training=dr.Training(epochs=25, folds=3, crossfit=crossfit),
+        training=dr.Training(epochs=60, folds=3, crossfit=crossfit),
         orthogonalize=orthogonalize,
         seed=2,
         verbose=0,

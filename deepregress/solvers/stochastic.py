@@ -90,8 +90,8 @@ def train(
 def units_of(objective: Objective, eta: Matrix) -> list[float]:
     """Size of what networks can say in each predictor, (U,).
 
-    Where the predictor has the unit of the response (an identity link) it is the working standard
-    deviation 1 / sqrt(mean W_uu), so that a fit does not depend on that unit; 1 elsewhere.
+    Where the predictor has the unit of the response (an identity link) two working standard
+    deviations 1 / sqrt(mean W_uu), so that a fit does not depend on that unit; 1 elsewhere.
     """
     units = []
     for parameter, W in zip(
@@ -99,7 +99,7 @@ def units_of(objective: Objective, eta: Matrix) -> list[float]:
     ):
         mean = float(W.mean()) / float(objective.response.weights.mean())
         known = parameter.link.name == "identity" and mean > 0.0 and np.isfinite(mean)
-        units.append(mean**-0.5 if known else 1.0)
+        units.append(2.0 / mean**0.5 if known else 1.0)
     return units
 
 
