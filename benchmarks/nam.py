@@ -5,7 +5,7 @@
 y = sin 3 x0 + 2 x1^2 - x2 + .7 exp x3 + 1.5 |x4| + .5 e, e standard normal, x0..x19 uniform on
 (-1, 1); `y ~ nam(x0, ..., x19, select=True)` with defaults. Prints the features that are kept.
 
-Measured (2 busy cores, 26 to 61 CPU s a seed): exactly the five in 9 of 10 seeds; seed 2 keeps x16
+Measured (2 busy cores, 21 to 43 CPU s a seed): exactly the five in 9 of 10 seeds; seed 2 keeps x16
 beside them. Before decay was relaxed and predictors took turns it was 10 of 10, in 12 to 24 CPU s.
 """
 
