@@ -102,10 +102,12 @@ def nearest_semidefinite(H: Matrix, S: Matrix) -> Matrix | None:
             return None
         half = scipy.linalg.solve_triangular(C, H, lower=True)
         shares = scipy.linalg.solve_triangular(C, half.T, lower=True)
-    # squares of what is larger are no numbers
-    if not np.all(np.abs(shares) < np.sqrt(np.finfo(float).max)):
+    if not np.isfinite(shares).all():
         return None
-    values, vectors = scipy.linalg.eigh((shares + shares.T) / 2.0)
+    # halves first: a sum may be larger than any number
+    values, vectors = scipy.linalg.eigh(shares / 2.0 + shares.T / 2.0)
+    if not np.isfinite(values).all():
+        return None
     if values.size == 0 or values[0] >= 0.0:
         return H
     below = C @ (vectors * np.sqrt(np.maximum(-values, 0.0)))

@@ -1,5 +1,8 @@
 """Weight decay that is relaxed while that helps, turns of predictors, units of the response."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pandas as pd
@@ -7,8 +10,9 @@ import pytest
 
 import deepregress as dr
 from deepregress.errors import FitError
+from deepregress.solvers.base import Epoch
 from deepregress.solvers.parts import NetworkPart, in_turn
-from deepregress.solvers.progress import FASTER, RELAXATION
+from deepregress.solvers.progress import FASTER, RELAXATION, Progress
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,17 @@ def test_the_scale_is_learned_from_residuals_of_rows_the_mean_did_not_see(steps)
     )["scale"]
     # a scale learned beside the mean is too small: z has a standard deviation of far more than one
     assert 0.7 < z.std() < 1.35
+
+
+def test_a_relaxation_that_diverges_leaves_what_was_found():
+    def epoch(number, held_out):
+        return Epoch(1, number, held_out, 3e-3, held_out)
+
+    plan = SimpleNamespace(training=dr.Training(), rule=SimpleNamespace(halves=True))
+    progress = Progress("first", "state", "best", (epoch(0, 2.0), epoch(1, 1.0)), 3e-3)
+    relaxed = replace(progress, relaxed=1, begun=1).after("new", epoch(2, np.nan), plan)
+    assert relaxed.best == "best" and relaxed.status.converged
+    assert not progress.after("new", epoch(2, np.nan), plan).status.converged
 
 
 def test_turns():

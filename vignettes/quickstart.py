@@ -137,8 +137,9 @@ print(f"given the networks {conditional:.4f}, population {np.sqrt(population):.4
 # ## When you know the answer, write it
 #
 # The network pointed at the hour of working and free days and at the season. A statistician can now
-# write both down. The formula then does better than the network, and every part of it can be read:
-# a deep term is for what cannot be written, such as images, and to see what a formula has missed.
+# write both down. The formula then does as well as the network, within the errors of the scores,
+# and every part of it can be read: a deep term is for what cannot be written, such as images, and
+# to see what a formula has missed.
 
 
 # %%

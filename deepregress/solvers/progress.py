@@ -96,6 +96,8 @@ class Progress:
             history=(*self.history, epoch),
             stalled=stalled,
         )
+        if np.isnan(epoch.held_out) and self.relaxed:
+            return moved.stopped("divergence with less decay")
         if np.isnan(epoch.held_out):
             return replace(moved, status=Status(False, f"diverged in epoch {epoch.epoch}"))
         if stalled >= plan.training.patience:

@@ -162,7 +162,7 @@ def _show(bar: Any, progress: Progress) -> None:
 
 def _tell_divergence(progress: Progress) -> None:
     last = progress.history[-1]
-    if np.isnan(last.held_out):
+    if np.isnan(last.held_out) and not progress.relaxed:
         warnings.warn(
             f"network training diverged in epoch {last.epoch} (the likelihood is not a number); "
             "the best epoch before is kept. A smaller learning rate may help",
