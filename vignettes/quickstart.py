@@ -92,9 +92,10 @@ for name, working in (("Sunday", 0), ("Monday", 1)):
 # %% [markdown]
 # ## What it does not touch
 #
-# The network knows the hour and the working day, yet it cannot take anything from their terms: the
-# curve of the hour and the coefficient of the working day stay what they were, up to their errors,
-# which shrink because the network explains what was noise before.
+# The network knows the hour and the working day, yet it is orthogonal to their terms, in the weights
+# of the fit that has both. The curve of the hour keeps its shape. The coefficient of the working day
+# is an average over hours in which the effect differs, and the weights of the hours are others once
+# the dispersion no longer holds what the network explains: it moves, and its error shrinks.
 
 
 # %%
