@@ -90,12 +90,13 @@ for name, working in (("Sunday", 0), ("Monday", 1)):
     print(f"{name:<8}{shown}")
 
 # %% [markdown]
-# ## What it does not touch
+# ## What it leaves to the terms
 #
-# The network knows the hour and the working day, yet it is orthogonal to their terms, in the weights
-# of the fit that has both. The curve of the hour keeps its shape. The coefficient of the working day
-# is an average over hours in which the effect differs, and the weights of the hours are others once
-# the dispersion no longer holds what the network explains: it moves, and its error shrinks.
+# The network knows the hour and the working day, yet it is orthogonal to their terms, in the
+# weights of the fit that has both. The curve of the hour keeps its shape. The coefficient of the
+# working day is an average over hours in which the effect differs, and the weights of the hours are
+# others once the dispersion no longer holds what the network explains: it moves, and its error
+# shrinks.
 
 
 # %%
