@@ -13,6 +13,7 @@ from deepregress.errors import DataError, FitError, FormulaError, PredictionErro
 from deepregress.fitted import FittedModel
 from deepregress.gating import GroupPenalty
 from deepregress.model import fit
+from deepregress.solvers import likelihood
 from deepregress.solvers.quadratic import Model, minimise
 
 REFERENCE = Path(__file__).parents[1] / "data" / "reference"
@@ -289,6 +290,15 @@ def test_a_path_is_that_of_scikit_learn() -> None:
     np.testing.assert_allclose(found.coef["loc"].to_numpy()[:, 1:] * sd, expected.T, atol=1e-8)
     assert found.lam[0] == pytest.approx(np.abs(Z.T @ (y - y.mean())).max() / N)
     assert found.table["n_selected"].iloc[0] == 0 < found.table["n_selected"].iloc[1]
+
+
+def test_working_sets_and_repeated_lam_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    for term in ("lasso(X)", "elasticnet(X)", "grouplasso(X, groups=3, l1=0.5)"):
+        lam = [0.3, 0.3, 0.05, 0.0]
+        with monkeypatch.context() as patch:
+            patch.setattr(likelihood, "MOST_WHOLE", 0)
+            expected = dr.path(f"y ~ {term}", DATA, lam=lam).coef
+        np.testing.assert_allclose(dr.path(f"y ~ {term}", DATA, lam=lam).coef, expected, atol=1e-10)
 
 
 def accelerated_proximal_gradient(

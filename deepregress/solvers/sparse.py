@@ -6,7 +6,7 @@ c are coefficients of columns with sd 1 (of whole groups: of an effect with sd |
 sum scale, S are the quadratic penalties. A dispersion and other constants in `held` stay put.
 
 1. Working set: groups that are not zero, and those that violate the optimality conditions or soon
-   may.
+   may. On a path of least squares all, as one Q then serves every lam.
 2. Newton on them: a quadratic model of l; the coefficients without a sparse penalty are projected
    out of it (what remains is Q = H_cc - H_cu P_uu^-1 H_uc), the rest is `quadratic.minimise`; the
    step is halved while the objective rises.
@@ -35,7 +35,7 @@ from deepregress.gating import GroupPenalty
 from deepregress.linalg import Array, Factor, Matrix, Vector
 from deepregress.objective import Objective
 from deepregress.solvers import quadratic
-from deepregress.solvers.likelihood import Likelihood, Likelihoods
+from deepregress.solvers.likelihood import Likelihood, Likelihoods, Projection
 
 MAX_STEPS, MAX_HALVINGS, MAX_SETS, MAX_GATES = 100, 40, 200, 200
 DECREMENT = 1e-9
@@ -198,7 +198,7 @@ def state_at(problem: Penalised, likelihood: Likelihood, c: Vector | None = None
     """The state where the likelihood is known; c (n_sparse,) where it is, to the last zero."""
     at, b = problem.coordinates, likelihood.b
     c = at.standardised(b[at.index]) if c is None else c
-    pull = problem.S @ b
+    pull = problem.S @ b if problem.S.nnz else np.zeros_like(b)
     gradient = pull - likelihood.score
     loss = -likelihood.value + 0.5 * float(b @ pull) + 0.5 * float(problem.ridge @ c**2)
     sparse_gradient = at.pulled(gradient[at.index]) + problem.ridge * c
@@ -211,6 +211,7 @@ def solve(
     likelihoods: Likelihoods,
     *,
     second_start: Likelihood | None = None,
+    near: Vector | None = None,
 ) -> Optimum:
     """Minimise the objective from `start`.
 
@@ -222,9 +223,11 @@ def solve(
         Of the same objective.
     second_start : Likelihood, optional
         Another start where D > 2; the lower minimum is taken. The first is the optimum for D = 2.
+    near : Vector, (n_sparse,), optional
+        Where the minimum of the first quadratic model is looked for, if not at the start; D = 2.
     """
     if problem.sparse.convex:
-        return _working_sets(problem, start, likelihoods)
+        return _working_sets(problem, start, likelihoods, near)
     lasso = replace(problem, sparse=problem.sparse.lasso())
     starts = [_working_sets(lasso, start, likelihoods).state.likelihood]
     starts += [] if second_start is None else [second_start]
@@ -262,19 +265,19 @@ def _on_support(problem: Penalised, state: State, likelihoods: Likelihoods) -> S
         support = np.flatnonzero(state.c)
         if not len(support) or residual(problem, state) <= STATIONARY:
             break
-        uu, uc, Q = projected(problem, state, support, likelihoods)
-        factor = Factor.of(Q + problem.sparse.curvature(state.c, support))
+        at = projected(problem, state, support, likelihoods)
+        factor = Factor.of(at.Q + problem.sparse.curvature(state.c, support))
         if factor is None:
             break
-        own = uu.solve(state.gradient[problem.free])
+        own = at.uu.solve(state.gradient[problem.free])
         slope = (state.sparse_gradient + problem.sparse.gradient(state.c))[support]
-        d = -factor.solve(slope - uc.T @ own)
+        d = -factor.solve(slope - at.uc.T @ own)
         c = state.c.copy()
         c[support] += d
         turned = np.bincount(problem.coordinates.group[support], (c * state.c)[support]) < 0.0
         if turned.any():
             break
-        moved = _search(problem, likelihoods, state, _Step(-own - uu.solve(uc) @ d, c, 0.0))
+        moved = _search(problem, likelihoods, state, _Step(-own - at.uu.solve(at.uc @ d), c, 0.0))
         if moved is None:
             break
         state = moved
@@ -293,21 +296,26 @@ def _slope(problem: Penalised, state: State) -> float:
     return float(slopes.max(initial=0.0))
 
 
-def _working_sets(problem: Penalised, start: Likelihood, likelihoods: Likelihoods) -> Optimum:
+def _working_sets(
+    problem: Penalised, start: Likelihood, likelihoods: Likelihoods, near: Vector | None = None
+) -> Optimum:
     """Steps 1 to 3."""
     state, groups = state_at(problem, start), problem.sparse
     always = groups.strength + groups.l1 == 0.0
+    if likelihoods.is_whole and np.isfinite(groups.strength).all():
+        always[:] = True
     working = (groups.norms(state.c) > 0) | always
     converged = False
     for _ in range(MAX_SETS):
         violation = np.where(working, 0.0, groups.violation(state.c, state.sparse_gradient))
         if converged and not np.any(violation > STATIONARY * problem.unit):
             break
-        near = np.where(working, 0.0, _near_violation(groups, state, violation))
-        wrong = np.flatnonzero(near > STATIONARY * problem.unit)
+        soon = np.where(working, 0.0, _soon_violated(groups, state, violation))
+        wrong = np.flatnonzero(soon > STATIONARY * problem.unit)
         most = max(LEAST_SET, int(working.sum()))
-        working[wrong[np.argsort(-near[wrong])[:most]]] = True
-        state, converged = _newton(problem, state, np.flatnonzero(working), likelihoods)
+        working[wrong[np.argsort(-soon[wrong])[:most]]] = True
+        state, converged = _newton(problem, state, working, likelihoods, near)
+        near = None
         if not converged:
             break
         # what left the set may come back, but a set that only grows makes steps dearer
@@ -315,7 +323,7 @@ def _working_sets(problem: Penalised, start: Likelihood, likelihoods: Likelihood
     return Optimum(state, residual(problem, state), converged)
 
 
-def _near_violation(groups: GroupPenalty, state: State, violation: Vector) -> Vector:
+def _soon_violated(groups: GroupPenalty, state: State, violation: Vector) -> Vector:
     """Violations where strengths are less by the largest share that they are violated by.
 
     At a lam that is less by a share than the last one, groups that were on their bound violate it
@@ -330,16 +338,22 @@ def _near_violation(groups: GroupPenalty, state: State, violation: Vector) -> Ve
 
 
 def _newton(
-    problem: Penalised, state: State, groups: Array, likelihoods: Likelihoods
+    problem: Penalised,
+    state: State,
+    working: Array,
+    likelihoods: Likelihoods,
+    near: Vector | None,
 ) -> tuple[State, bool]:
-    """Step 2 on some groups; the state and whether it converged."""
-    inside = np.flatnonzero(np.isin(problem.coordinates.group, groups))
-    sparse = problem.sparse.restrict(groups)
+    """Step 2 on the groups of the working set, bool (n_groups,); the state, and if it converged."""
+    inside = np.flatnonzero(working[problem.coordinates.group])
+    sparse = problem.sparse.restrict(np.flatnonzero(working))
     for _ in range(MAX_STEPS):
         wrong = sparse.violation(state.c[inside], state.sparse_gradient[inside])
         if max(wrong.max(initial=0.0), _slope(problem, state)) <= STATIONARY * problem.unit:
             return state, True
-        step = _Step.of(problem, state, inside, sparse, likelihoods)
+        at = state.c if near is None else near
+        step = _Step.of(problem, state, inside, sparse, likelihoods, near=at)
+        near = None
         if not step.gain > -ROUNDING * (abs(state.loss) + problem.weight):
             return state, False
         moved = _search(problem, likelihoods, state, step)
@@ -369,30 +383,45 @@ class _Step:
         inside: Array,
         sparse: GroupPenalty,
         likelihoods: Likelihoods,
+        *,
+        near: Vector,
     ) -> _Step:
-        uu, uc, Q = projected(problem, state, inside, likelihoods)
+        at = projected(problem, state, inside, likelihoods)
         gradient, slope = state.gradient[problem.free], state.sparse_gradient[inside]
         # u = -P_uu^-1 (gradient + P_uc d) is best for the move d of c
-        follow, own = uu.solve(uc), uu.solve(gradient)
-        reduced = slope - uc.T @ own
+        own = at.uu.solve(gradient)
+        reduced = slope - at.uc.T @ own
         c = state.c[inside]
-        new = quadratic.minimise(quadratic.Model(Q, Q @ c - reduced), sparse, c)
+        new = quadratic.minimise(quadratic.Model(at.Q, at.Q @ c - reduced), sparse, near[inside])
         d = new - c
-        gain = sparse.value(c) - sparse.value(new) - float(reduced @ d) - 0.5 * float(d @ (Q @ d))
+        gain = sparse.value(c) - sparse.value(new) - float(d @ (reduced + 0.5 * (at.Q @ d)))
         full = state.c.copy()
         full[inside] = new
-        return cls(-own - follow @ d, full, gain + 0.5 * float(gradient @ own))
+        return cls(-own - at.uu.solve(at.uc @ d), full, gain + 0.5 * float(gradient @ own))
 
 
 def projected(
     problem: Penalised, state: State, inside: Array, likelihoods: Likelihoods
-) -> tuple[Factor, Matrix, Matrix]:
-    """Factor of P_uu, P_uc, and Q = P_cc - P_cu P_uu^-1 P_uc, where needed of convex rows."""
+) -> Projection:
+    """The quadratic model of some sparse coefficients, where needed of convex rows."""
+    kept, whole = likelihoods.projection, len(inside) == len(problem.coordinates.index)
+    if not (likelihoods.is_whole and whole):
+        return _projected(problem, state, inside, likelihoods)
+    if not (kept and kept.S is problem.S and kept.curvature is state.likelihood.curvature):
+        kept = likelihoods.projection = _projected(problem, state, inside, likelihoods)
+    more = problem.ridge - kept.ridge
+    return replace(kept, ridge=problem.ridge, Q=kept.Q + np.diag(more)) if more.any() else kept
+
+
+def _projected(
+    problem: Penalised, state: State, inside: Array, likelihoods: Likelihoods
+) -> Projection:
+    """The same, made anew."""
     at, n_free, curvature = problem.coordinates, len(problem.free), state.likelihood.curvature
     columns = np.concatenate([problem.free, at.index[inside]])
     S = problem.S[columns][:, columns].toarray() if problem.S.nnz else None
 
-    def split(H: Matrix, size: float) -> tuple[Factor, Matrix, Matrix] | None:
+    def split(H: Matrix, size: float) -> Projection | None:
         P = H if S is None else H + S
         if size > 0.0:
             P = P.copy()
@@ -403,17 +432,17 @@ def projected(
         Q, half = at.both_sides(P[n_free:, n_free:], inside), uu.half(uc)
         Q -= half.T @ half
         Q[np.diag_indices_from(Q)] += problem.ridge[inside]
-        return uu, uc, Q
+        return Projection(curvature, problem.S, problem.ridge[inside], uu, uc, Q)
 
-    parts = split(likelihoods.products(columns, curvature), 0.0)
-    if parts is None or not (likelihoods.convex_rows(curvature) or _semidefinite(parts[2])):
+    found = split(likelihoods.products(columns, curvature), 0.0)
+    if found is None or not (likelihoods.convex_rows(curvature) or _semidefinite(found.Q)):
         convex = likelihoods.convex_products(columns, curvature)
         size = 0.0
-        parts = split(convex, size)
-        while parts is None:
+        found = split(convex, size)
+        while found is None:
             size = max(100.0 * size, quadratic.RIDGE)
-            parts = split(convex, size)
-    return parts
+            found = split(convex, size)
+    return found
 
 
 def _semidefinite(Q: Matrix) -> bool:

@@ -46,10 +46,10 @@ def vertex(problem: Penalised, optimum: Optimum, likelihoods: Likelihoods) -> Op
         return optimum
     bound = np.abs(state.sparse_gradient) >= (1.0 - ON_BOUND) * strength
     among = np.flatnonzero((strength > 0.0) & ((state.c != 0.0) | bound))
-    uu, uc, Q = projected(problem, state, among, likelihoods)
+    at = projected(problem, state, among, likelihoods)
     signs, c = -np.sign(state.sparse_gradient[among]), state.c[among]
     left = np.arange(len(among))
-    while (v := null_vector(submatrix(Q, left))) is not None:
+    while (v := null_vector(submatrix(at.Q, left))) is not None:
         slope = strength[among[left]] * signs[left]
         end = _smaller_end(c[left], v, signs[left])
         if end is None or abs(slope @ v) > ON_BOUND * (np.abs(slope) @ np.abs(v)):
@@ -60,7 +60,7 @@ def vertex(problem: Penalised, optimum: Optimum, likelihoods: Likelihoods) -> Op
         return optimum
     whole, b = state.c.copy(), state.b.copy()
     whole[among] = c
-    b[problem.free] -= uu.solve(uc) @ (c - state.c[among])
+    b[problem.free] -= at.uu.solve(at.uc @ (c - state.c[among]))
     b[problem.coordinates.index] = problem.coordinates.original(whole)
     moved = state_at(problem, likelihoods.at(b), whole)
     return descend(problem, moved.likelihood, likelihoods)

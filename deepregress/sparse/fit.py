@@ -87,6 +87,7 @@ def fit_at(
     lam: Vector,
     start: Fit | None = None,
     *,
+    near: Vector | None = None,
     likelihoods: Likelihoods | None = None,
     on_path: bool = False,
 ) -> Fit:
@@ -98,6 +99,8 @@ def fit_at(
     lam : Vector, (n_terms,)
     start : Fit, optional
         One that is near.
+    near : Vector, (n_sparse,), optional
+        Standardised sparse coefficients that are nearer.
     likelihoods : Likelihoods, optional
         Of the model, to be used again.
     on_path : bool
@@ -108,13 +111,13 @@ def fit_at(
     with one_blas_thread():
         setting = model.null if start is None else start.setting
         last = None if start is None else start.likelihood(likelihoods)
-        near = last or likelihoods.at(setting.b)
+        first = last or likelihoods.at(setting.b)
         for larger in _approach(model, lam) if start is None else []:
             problem = model.penalised(larger, setting)
             problem = replace(problem, sparse=problem.sparse.lasso())
-            near = solve(problem, near, likelihoods).state.likelihood
+            first = solve(problem, first, likelihoods).state.likelihood
         problem = model.penalised(lam, setting)
-        optimum = solve(problem, near, likelihoods, second_start=last)
+        optimum = solve(problem, first, likelihoods, second_start=last, near=near)
         settled, message = False, ""
         for _ in range(1 if on_path else MAX_ROUNDS):
             proposed, message = _settle(model, lam, optimum, setting, on_path=on_path)
@@ -122,12 +125,12 @@ def fit_at(
             if proposed is None:
                 break
             before, setting = optimum.state, proposed
-            near = likelihoods.at(setting.b)
+            first = likelihoods.at(setting.b)
             problem = model.penalised(lam, setting)
             if on_path:
-                optimum = descend(problem, near, likelihoods)
+                optimum = descend(problem, first, likelihoods)
             else:
-                optimum = solve(problem, near, likelihoods, second_start=near)
+                optimum = solve(problem, first, likelihoods, second_start=first)
             settled = _near(before, optimum.state)
             if settled:
                 break

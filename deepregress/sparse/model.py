@@ -270,9 +270,10 @@ class SparseModel:
     def _no_penalty(self) -> scipy.sparse.csr_array:
         return scipy.sparse.csr_array((self.objective.n_coef, self.objective.n_coef))
 
-    def likelihoods(self) -> Likelihoods:
+    def likelihoods(self, *, on_path: bool = False) -> Likelihoods:
         """What evaluates the likelihood where all but the constants moves."""
-        return Likelihoods(self.objective, np.union1d(self.free, self.terms.coordinates.index))
+        moving = np.union1d(self.free, self.terms.coordinates.index)
+        return Likelihoods(self.objective, moving, many=on_path and not len(self.balance))
 
     def largest(self) -> Vector:
         """The lam of each group above which it is zero while all others are, (n_groups,)."""

@@ -140,15 +140,17 @@ def fit_path(model: SparseModel, values: Vector, *, until: str = "") -> LamPath:
         What the path is to choose by, if that is all: it ends where fits are saturated or, with
         bic or ebic, where its minimum lies well behind.
     """
-    likelihoods, dispersion = model.likelihoods(), Dispersion(model)
+    likelihoods, dispersion = model.likelihoods(on_path=True), Dispersion(model)
     fits: list[Fit] = []
     rows: list[tuple[float, float, int]] = []
     fit = None
     with one_blas_thread():
         for lam in values:
-            fit = fit_at(
-                model, lam_of_terms(model, float(lam)), fit, likelihoods=likelihoods, on_path=True
-            )
+            at = lam_of_terms(model, float(lam))
+            near = None
+            if len(fits) > 1:
+                near = _extrapolated(model, fits[-2], fits[-1], at)
+            fit = fit_at(model, at, fit, near=near, likelihoods=likelihoods, on_path=True)
             used = _edf(model, fit, likelihoods)
             if fits and used > MOST_EDF * model.weight:
                 break
@@ -156,15 +158,36 @@ def fit_path(model: SparseModel, values: Vector, *, until: str = "") -> LamPath:
             selected = int(np.count_nonzero(norms.norms(fit.c)))
             rows.append((used, dispersion.loglik(fit), selected))
             fits.append(fit.slim())
-            edf, loglik, n_selected = (np.array(column) for column in zip(*rows, strict=True))
-            criteria = _criteria(model, edf, loglik, n_selected)
-            if until and _is_saturated(loglik):
-                break
-            if until in criteria and _is_past(_allowed(criteria[until], edf, model.weight)):
+            if until and _nothing_follows(model, rows, until):
                 break
     coef = np.array([fit.setting.b for fit in fits])
+    edf, loglik, n_selected = (np.array(column) for column in zip(*rows, strict=True))
+    criteria = _criteria(model, edf, loglik, n_selected)
     bic, ebic = criteria["bic"], criteria["ebic"]
     return LamPath(values[: len(fits)], coef, edf, loglik, n_selected, bic, ebic, fits=tuple(fits))
+
+
+def _extrapolated(model: SparseModel, before: Fit, last: Fit, lam: Vector) -> Vector:
+    """Sparse coefficients at lam (n_terms,) on the line through the last two fits, (n_sparse,).
+
+    A lasso path of least squares is made of such lines (Efron et al. 2004,
+    doi:10.1214/009053604000000067). Groups that would turn round are zero.
+    """
+    moved = before.lam - last.lam
+    j = np.argmax(moved)
+    share = (last.lam - lam)[j] / moved[j] if moved[j] > 0.0 else 0.0
+    c, group = last.c + share * (last.c - before.c), model.terms.coordinates.group
+    agree = np.bincount(group, c * last.c)
+    return np.asarray(np.where(agree[group] > 0.0, c, 0.0))
+
+
+def _nothing_follows(model: SparseModel, rows: list[tuple[float, float, int]], until: str) -> bool:
+    """Whether a path, its edf, log-likelihoods and numbers of groups, need go no further."""
+    edf, loglik, n_selected = (np.array(column) for column in zip(*rows, strict=True))
+    criteria = _criteria(model, edf, loglik, n_selected)
+    if until in criteria and _is_past(_allowed(criteria[until], edf, model.weight)):
+        return True
+    return _is_saturated(loglik, n_selected)
 
 
 def _criteria(
@@ -182,11 +205,12 @@ def _allowed(values: Vector, edf: Vector, weight: float) -> Vector:
     return np.where(inside, values, np.inf)
 
 
-def _is_saturated(loglik: Vector) -> bool:
-    """Whether less penalty has ceased to improve the fit."""
+def _is_saturated(loglik: Vector, n_selected: Array) -> bool:
+    """Whether less penalty has ceased to improve the fit, with groups in it."""
     gains = np.diff(loglik)[-SATURATED_VALUES:]
-    total = float(loglik[-1] - loglik[0])
-    return len(gains) == SATURATED_VALUES and bool(np.all(gains < SATURATED * total))
+    if len(gains) < SATURATED_VALUES or not n_selected[-SATURATED_VALUES - 1]:
+        return False
+    return bool(np.all(gains < SATURATED * (loglik[-1] - loglik[0])))
 
 
 def _is_past(values: Vector) -> bool:
