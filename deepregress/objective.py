@@ -31,14 +31,13 @@ from deepregress.data import Response
 from deepregress.disk.arrow import LARGEST, Arrow, Inverse, Layout
 from deepregress.disk.scratch import beside, parts
 from deepregress.errors import FitError
-from deepregress.families.base import CHUNK_SIZES, Family, upper_pairs
+from deepregress.families.base import CHUNK, Family, upper_pairs
 from deepregress.families.risk_sets import RiskSets
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.model_matrix import LevelColumns, ModelMatrix, Reduced
 from deepregress.penalty import PlacedPenalty, as_matrix
 
 _T = TypeVar("_T")
-_CHUNK = CHUNK_SIZES[-1]
 _ALONE = 50_000
 """Rows up to which one thread is as fast as two with the hand-over between them."""
 _WAITING = 64
@@ -362,7 +361,7 @@ class Objective:
 
     def _over_chunks(self, of_rows: Callable[[slice], _T]) -> Iterator[_T]:
         """Results of all chunks in row order."""
-        chunks = parts(self.n_obs, _CHUNK)
+        chunks = parts(self.n_obs, CHUNK)
         if self.n_obs <= _ALONE:
             yield from map(of_rows, chunks)
             return

@@ -9,7 +9,7 @@ import tensorflow as tf
 from deepregress.data import Response
 from deepregress.errors import FamilyError, ResponseError
 from deepregress.families import Family, family, names
-from deepregress.families.base import CHUNK_SIZES, upper_pairs
+from deepregress.families.base import CHUNK, upper_pairs
 
 # family -> eta of five rows, scipy's distribution at the parameters (theta is a dict of vectors)
 CASES = {
@@ -111,7 +111,7 @@ def test_log_likelihood_is_the_base_class_one(name):
 @pytest.mark.parametrize("name", CASES)
 def test_derivatives_do_not_depend_on_the_chunk_a_row_falls_in(name):
     fam, eta, _, y = case(name)
-    n = CHUNK_SIZES[-1] + 7
+    n = CHUNK + 7
     index = np.arange(n) % len(y)
     long = fam.row_derivatives(rows(y[index]), eta[index])
     short = fam.row_derivatives(rows(y), eta)

@@ -12,7 +12,8 @@ import deepregress as dr
 from deepregress.errors import FitError
 from deepregress.solvers.base import Epoch
 from deepregress.solvers.parts import NetworkPart, in_turn
-from deepregress.solvers.progress import FASTER, RELAXATION, Progress
+from deepregress.solvers.plan import FASTER, RELAXATION
+from deepregress.solvers.progress import Progress
 
 
 @pytest.fixture(scope="module")

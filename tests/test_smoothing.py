@@ -10,7 +10,7 @@ from deepregress.basis import centre, construct, scale_penalty
 from deepregress.data import Response
 from deepregress.errors import FitError
 from deepregress.families import family
-from deepregress.families.base import CHUNK_SIZES
+from deepregress.families.base import CHUNK
 from deepregress.inference.covariance import Inference
 from deepregress.inference.significance import smooth_test, wald_test, weighted_chi2_sf
 from deepregress.marginal import Point, Problem, Slope
@@ -111,7 +111,7 @@ def test_logdet_gradient_is_the_derivative_of_the_weighted_hessian(name):
 
 
 def test_statistics_of_chunks_add():
-    n = 2 * CHUNK_SIZES[-1] + 100
+    n = 2 * CHUNK + 100
     obj = objective("normal", n=n)
     coef = somewhere(obj)
     whole = obj.derivatives(coef)

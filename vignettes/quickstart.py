@@ -92,11 +92,13 @@ for name, working in (("Sunday", 0), ("Monday", 1)):
 # %% [markdown]
 # ## What it leaves to the terms
 #
-# The network knows the hour and the working day, yet it is orthogonal to their terms, in the
-# weights of the fit that has both. The curve of the hour keeps its shape. The coefficient of the
-# working day is an average over hours in which the effect differs, and the weights of the hours are
-# others once the dispersion no longer holds what the network explains: it moves, and its error
-# shrinks.
+# The network knows the hour and the working day, yet it is orthogonal to their terms: what it says
+# has no weighted mean within an hour or on working days. The curve of the hour keeps its shape. The
+# coefficient of the working day moves, and its error shrinks: its effect differs by the hour, on a
+# log scale by more than one, and without the network it is the logarithm of a ratio of means over
+# the hours, beside it a mean of logarithms. The two are one where the link is the identity; in
+# other links an effect that is averaged is another one than the effect within (it is not
+# collapsible), for any term that is added, a network or not.
 
 
 # %%

@@ -345,7 +345,7 @@ class _Problem:
         n_w, objective = len(state.flow.free), self.objective
         n = n_w + objective.n_coef
         gradient, H, penalty = np.zeros(n), np.zeros((n, n)), np.zeros((n, n))
-        for rows in parts(objective.n_obs, kernels.CHUNK_SIZES[-1]):
+        for rows in parts(objective.n_obs, kernels.CHUNK):
             self._add(state, rows, gradient, H, convex=convex)
         rough, slope = self.roughness(state.flow), self.roughness_jacobian(state.flow)
         penalty[:n_w, :n_w] = slope.T @ slope

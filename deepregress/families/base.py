@@ -31,7 +31,7 @@ from deepregress.data import Response
 from deepregress.errors import FamilyError
 from deepregress.families import censoring, kernels, numerical, start, support
 from deepregress.families.dispersion import Dispersed
-from deepregress.families.kernels import CHUNK_SIZES as CHUNK_SIZES
+from deepregress.families.kernels import CHUNK as CHUNK
 from deepregress.families.kernels import upper_pairs as upper_pairs
 from deepregress.families.lifetimes import Lifetimes
 from deepregress.families.parameter import Parameter as Parameter
@@ -59,15 +59,16 @@ class Family(Dispersed, Lifetimes):
         Whether the family is an exponential dispersion family in its first parameter, the mean: a
         generalised linear model where nothing else has covariates.
     exponential_given : bool
-        Whether it is one for each value of its `extra` parameters, as the negative binomial: where
-        these are constants chosen with the smoothing parameters, degrees of freedom and errors
-        are those of the expected information, as mgcv's.
+        Whether it is one given its `extra` parameters, as the negative binomial: where these are
+        constants, degrees of freedom and errors are of the expected information, as mgcv's.
     multivariate : bool
         Whether a response is a vector: it then has no cdf and no quantiles.
     circular : bool
         Whether the response is an angle: an interval is the arc from its lower to its upper end.
     penalised : bool
         Whether `log_likelihood` can hold a penalty beside log f(y); see `row_penalty`.
+    takes_levels : bool
+        Whether levels of a factor are responses as they are.
     further : mapping of str to bool
         Quantities of its own that `predict` can be asked for -> whether they need the response.
     dispersion : str or None
@@ -103,6 +104,7 @@ class Family(Dispersed, Lifetimes):
     multivariate: ClassVar[bool] = False
     circular: ClassVar[bool] = False
     penalised: ClassVar[bool] = False
+    takes_levels: ClassVar[bool] = False
     further: ClassVar[Mapping[str, bool]] = {}
     dispersion: ClassVar[str | None] = None
     extra: ClassVar[tuple[str, ...]] = ()
@@ -144,6 +146,10 @@ class Family(Dispersed, Lifetimes):
         if not self.formulated:
             return self.density(values).log_survival_function(y)
         return censoring.log1mexp(self.log_cdf(values, y))
+
+    def log_tails(self, values: Mapping[str, Value], y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Both, where one costs what both do and no derivative of either is infinite."""
+        return None
 
     def in_support(self, y: Array) -> Array:
         """Which responses the family can take, (n_obs,) of bool: by default inside `bounds`."""
@@ -312,10 +318,8 @@ class Family(Dispersed, Lifetimes):
         return {name: value.value.numpy() for name, value in values.items()}
 
     def check(self, response: Response) -> None:
-        """Refuse responses outside the support (`support.check`)."""
+        """Refuse responses outside the support (`support.check`) with a `ResponseError`."""
         support.check(self, response)
-
-    takes_levels: ClassVar[bool] = False
 
     def boundary(self, eta: Matrix) -> str | None:
         """What to warn of where fitted predictors are at the edge of the parameter space."""
@@ -411,10 +415,7 @@ class Family(Dispersed, Lifetimes):
         return kernels.in_chunks(kernels.derivatives, self, rows, (eta,))
 
     def contracted_third(self, rows: Mapping[str, Array], eta: Matrix, weight: Matrix) -> Matrix:
-        """v_iu = d/deta_iu sum_p weight_ip W_ip over the upper triangle p, (n, U).
-
-        Off-diagonal pairs of `weight` count once: give them twice the symmetric weight.
-        """
+        """v_iu = d/deta_iu sum_p weight_ip W_ip, p the upper triangle: each pair once; (n, U)."""
         third: Matrix = kernels.in_chunks(kernels.third, self, rows, (eta, weight))[0]
         return third
 

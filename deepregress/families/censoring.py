@@ -71,6 +71,9 @@ class Distributions(Supported, Protocol):
     def log_survival(self, values: Any, y: Tensor) -> Tensor:
         """log P(Y > y), (n_obs,)."""
 
+    def log_tails(self, values: Any, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Both, where one costs what both do and no derivative of either is infinite."""
+
 
 def log_likelihood(family: Distributions, rows: Mapping[str, Tensor], eta: Tensor) -> Tensor:
     """l_i, (n_obs,).
@@ -117,30 +120,75 @@ class _Rows:
         """log S at some points; -inf where it is not wanted."""
         return self._stacked(self.family.log_survival, points, where)
 
+    def log_tails(
+        self, points: Sequence[Tensor], where: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]] | None:
+        """log F and log S at some points; -inf where they are not wanted."""
+        values, y, mask = self._of(points, where)
+        tails = self.family.log_tails(values, y)
+        if tails is None:
+            return None
+        log_F, log_S = (_split(tail, mask, len(points)) for tail in tails)
+        return log_F, log_S
+
     def _stacked(
         self,
         function: Callable[..., Tensor],
         points: Sequence[Tensor],
         where: Sequence[Tensor],
     ) -> list[Tensor]:
+        values, y, mask = self._of(points, where)
+        return _split(function(values, y), mask, len(points))
+
+    def _of(self, points: Sequence[Tensor], where: Sequence[Tensor]) -> tuple[Any, Tensor, Tensor]:
         # one call for all points: XLA compiles the function and its derivatives once
         times = len(points)
         mask = tf.concat(where, axis=0)
         eta = only(tf.concat([self.eta] * times, axis=0), mask[:, None])
         rows = {name: tf.concat([column] * times, axis=0) for name, column in self.rows.items()}
-        value = function(self.family.values(eta, rows), finite(tf.concat(points, axis=0)))
-        value = tf.where(mask, value, tf.constant(-np.inf, value.dtype))
-        return list(tf.split(value, times))
+        return self.family.values(eta, rows), finite(tf.concat(points, axis=0)), mask
 
-    def mostly_below(self, a: Tensor, b: Tensor) -> Tensor:
-        """Whether F(b) > S(a): the upper tail beyond a is the smaller one. No derivatives."""
-        values = self.family.values(tf.stop_gradient(self.eta), self.rows)
-        return self.family.log_cdf(values, finite(b)) > self.family.log_survival(values, finite(a))
 
-    def around(self, a: Tensor, b: Tensor) -> Tensor:
-        """Whether the arc from a to b holds the angle at which F begins. No derivatives."""
-        values = self.family.values(tf.stop_gradient(self.eta), self.rows)
-        return self.family.log_cdf(values, finite(b)) < self.family.log_cdf(values, finite(a))
+@dataclass(frozen=True)
+class _Ends:
+    """log F and log S at both ends of (a, b], as far as the probability between needs them.
+
+    Attributes
+    ----------
+    F_a, F_b, S_a, S_b : Tensor, (n_obs,)
+        -inf where they are not needed.
+    upper : Tensor
+        Where F(b) > S(a): the upper tail beyond a is the smaller one.
+    around : Tensor
+        Where the arc from a to b holds the angle at which F begins.
+    """
+
+    F_a: Tensor
+    F_b: Tensor
+    S_a: Tensor
+    S_b: Tensor
+    upper: Tensor
+    around: Tensor
+
+    @classmethod
+    def of(cls, at: _Rows, a: Tensor, b: Tensor, *, below: Tensor, above: Tensor) -> _Ends:
+        """At a `below` the rest of the support, at b `above` it."""
+        both, circular = below & above, at.family.circular
+        joint = at.log_tails([a, b], [below, above])
+        if joint is not None:
+            (F_a, F_b), (S_a, S_b) = joint
+            around = both & (F_b < F_a) & circular
+            F_a, S_b = (_unless(around, tail) for tail in (F_a, S_b))
+            return cls(F_a, F_b, S_a, S_b, both & ~around & (F_b > S_a), around)
+        family, values = at.family, at.family.values(tf.stop_gradient(at.eta), at.rows)
+        largest, around = family.log_cdf(values, finite(b)), tf.zeros_like(both)
+        if circular:
+            around = both & (largest < family.log_cdf(values, finite(a)))
+        upper = both & ~around & (largest > family.log_survival(values, finite(a)))
+        lower = both & ~around & ~upper
+        F_b, F_a = at.log_cdf([b, a], [above & ~upper, lower])
+        S_a, S_b = at.log_survival([a, b], [below & ~lower, upper])
+        return cls(F_a, F_b, S_a, S_b, upper, around)
 
 
 def _censored(at: _Rows, kinds: list[str]) -> Tensor:
@@ -171,24 +219,19 @@ def _log_probability(at: _Rows, a: Tensor | None, b: Tensor | None, where: Tenso
         return tf.where(below, at.log_survival([a], [below])[0], zero)
     if a is None:
         return tf.where(above, at.log_cdf([b], [above])[0], zero)
-    both = below & above
-    around = both & at.around(a, b) if at.family.circular else none
-    upper_tail = both & ~around & at.mostly_below(a, b)
-    lower_tail = both & ~around & ~upper_tail
-    by_cdf, by_survival = above & ~upper_tail, below & ~lower_tail
-    F_b, F_a = at.log_cdf([b, a], [by_cdf, lower_tail])
-    S_a, S_b = at.log_survival([a, b], [by_survival, upper_tail])
-    larger = tf.where(by_cdf, F_b, tf.where(by_survival, S_a, zero))
-    smaller = tf.where(by_cdf, F_a, S_b)
+    ends, both = _Ends.of(at, a, b, below=below, above=above), below & above
+    by_cdf = above & ~ends.upper
+    larger = tf.where(by_cdf, ends.F_b, tf.where(below, ends.S_a, zero))
+    smaller = tf.where(by_cdf, ends.F_a, ends.S_b)
     if at.family.discrete:
         return larger + log1mexp(smaller - larger)
-    short = both & ~around & (smaller - larger > SHORT)
+    short = both & ~ends.around & (smaller - larger > SHORT)
     gap = tf.where(short, tf.constant(SHORT, larger.dtype), smaller - larger)
     difference = tf.where(short, _quadrature(at, a, b, short), larger + log1mexp(gap))
     if not at.family.circular:
         return difference
-    tails = [tf.where(around, tail, zero) for tail in (F_b, S_a)]
-    return tf.where(around, tf.reduce_logsumexp(tf.stack(tails), axis=0), difference)
+    tails = [tf.where(ends.around, tail, zero) for tail in (ends.F_b, ends.S_a)]
+    return tf.where(ends.around, tf.reduce_logsumexp(tf.stack(tails), axis=0), difference)
 
 
 def _quadrature(at: _Rows, a: Tensor, b: Tensor, where: Tensor) -> Tensor:
@@ -198,6 +241,16 @@ def _quadrature(at: _Rows, a: Tensor, b: Tensor, where: Tensor) -> Tensor:
     points = [middle + node * half for node in NODES]
     terms = tf.stack(at.log_density(points, [where] * len(NODES)), axis=1)
     return tf.reduce_logsumexp(terms + np.log(NODE_WEIGHTS), axis=1) + tf.math.log(half)
+
+
+def _split(value: Tensor, mask: Tensor, times: int) -> list[Tensor]:
+    """One tensor for each point; -inf except where the mask is set."""
+    return list(tf.split(_unless(~mask, value), times))
+
+
+def _unless(where: Tensor, value: Tensor) -> Tensor:
+    """-inf in some rows."""
+    return tf.where(where, tf.constant(-np.inf, value.dtype), value)
 
 
 def before(family: Supported, lower: Tensor) -> Tensor:

@@ -54,10 +54,10 @@ class Integrated(Continuous):
         return None
 
     def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        return self.log_tail(values, y, -1.0)
+        return self.log_tails(values, y)[0]
 
     def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        return self.log_tail(values, y, 1.0)
+        return self.log_tails(values, y)[1]
 
     def logcdf(self, y: Array, eta: Matrix) -> Vector:
         return np.asarray(self.frozen(self.parameters_at(eta)).logcdf(y))
@@ -65,12 +65,12 @@ class Integrated(Continuous):
     def logsurvival(self, y: Array, eta: Matrix) -> Vector:
         return np.asarray(self.frozen(self.parameters_at(eta)).logsf(y))
 
-    def log_tail(self, values: Mapping[str, Value], y: Tensor, side: float) -> Tensor:
-        """log P(Y > y) for side 1, log P(Y <= y) for side -1."""
+    def log_tails(self, values: Mapping[str, Value], y: Tensor) -> tuple[Tensor, Tensor]:
+        """log P(Y <= y) and log P(Y > y), the one by integrating the other's complement."""
         x = self.on_line(values, y)
         centre, width = (tf.stop_gradient(part) for part in self.hump(values))
-        own = side * (x - centre) >= 0.0
-        direction = tf.where(own, side * tf.ones_like(x), -side * tf.ones_like(x))
+        above = x >= centre
+        direction = tf.where(above, tf.ones_like(x), -tf.ones_like(x))
         distance = width[:, None] * tf.exp(tf.constant(_LOG_DISTANCE, x.dtype))
         nodes = x[:, None] + direction[:, None] * distance
         n_nodes = len(_LOG_DISTANCE)
@@ -83,6 +83,7 @@ class Integrated(Continuous):
         atom = self.log_atom(values)
         if atom is not None:
             below = tf.reduce_logsumexp(tf.stack([log_tail, atom]), axis=0)
-            log_tail = tf.where(direction < 0.0, below, log_tail)
+            log_tail = tf.where(above, log_tail, below)
         # the quadrature of a whole density may round to more than 1
-        return tf.where(own, log_tail, log1mexp(tf.maximum(-log_tail, np.finfo(float).eps)))
+        other = log1mexp(tf.maximum(-log_tail, np.finfo(float).eps))
+        return tf.where(above, other, log_tail), tf.where(above, log_tail, other)

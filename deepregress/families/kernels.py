@@ -1,4 +1,4 @@
-"""Compiled row-wise derivatives of a log-likelihood, for chunks of fixed size.
+"""Compiled row-wise derivatives of a log-likelihood, for chunks of rows.
 
 Everything a solver needs of l_i(eta_i), a function of the U predictors of one row, follows by
 automatic differentiation:
@@ -25,11 +25,10 @@ import tensorflow as tf
 from deepregress.bijectors import Tensor
 from deepregress.linalg import Array, Matrix
 
-SHORT = 1024
-CHUNK_SIZES = (SHORT, 8192)
-"""Rows per compiled call: short data pad to the first, all others run in chunks of the last. XLA
-takes seconds to compile, keeps tens of MiB for as long as the process lives, and gains at most a
-third of a fit of short data: it is for the long chunks."""
+SHORT, CHUNK = 1024, 8192
+"""Rows up to which data are short, and rows of a chunk of all others. XLA takes seconds to compile,
+keeps tens of MiB for as long as the process lives, and gains at most a third of a fit of short
+data: it is for chunks. What is compiled without it takes any number of rows."""
 
 WIDE = 5
 """Number of predictors from which on XLA is slow to compile and, as it computes shared values again
@@ -89,7 +88,9 @@ def in_chunks(
     rows: Mapping[str, Array],
     leading: tuple[Matrix, ...],
 ) -> tuple[Any, ...]:
-    """Run a compiled row-wise kernel over chunks of fixed size, padding the last with row 0.
+    """Run a compiled row-wise kernel: over short data at once, else over chunks of fixed size.
+
+    The last chunk is filled with row 0.
 
     Parameters
     ----------
@@ -102,11 +103,13 @@ def in_chunks(
         The other arguments of the kernel, predictors first.
     """
     n = len(leading[0])
-    size = next((s for s in CHUNK_SIZES if n <= s), CHUNK_SIZES[-1])
+    size = None if n <= SHORT else CHUNK
     columns = (*leading, *rows.values())
     shapes = tuple((size, *column.shape[1:]) for column in columns)
     with _compiling:
         compiled = _compiled(kernel, family, tuple(rows), shapes)
+    if size is None:
+        return tuple(out.numpy() for out in compiled(*(tf.constant(c) for c in columns)))
     pieces = []
     for start in range(0, n, size):
         stop = min(start + size, n)
@@ -118,8 +121,6 @@ def in_chunks(
             ]
         outputs = compiled(*(tf.constant(c) for c in chunk))
         pieces.append([out.numpy()[: stop - start] for out in outputs])
-    if len(pieces) == 1:
-        return tuple(pieces[0])
     return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
 
 
@@ -168,11 +169,12 @@ def _compiled(
     kernel: Callable[..., Any],
     family: Likelihood,
     names: tuple[str, ...],
-    shapes: tuple[tuple[int, ...], ...],
+    shapes: tuple[tuple[int | None, ...], ...],
 ) -> Callable[..., Any]:
     """The compiled kernel of a family for float64 arguments of these shapes.
 
-    `names` are those of the response's columns, which follow the other arguments.
+    `names` are those of the response's columns, which follow the other arguments; None is any
+    number of rows.
     """
 
     def of_columns(*arguments: Tensor) -> Any:
@@ -182,7 +184,7 @@ def _compiled(
 
     specs = [tf.TensorSpec(shape, tf.float64) for shape in shapes]
     rows, n_units = shapes[0]
-    jit = n_units < WIDE and rows > SHORT
+    jit = rows is not None and n_units is not None and n_units < WIDE
     compiled = tf.function(of_columns, jit_compile=jit, autograph=False)
     # the concrete function skips the dispatch of tf.function, half the cost of a small chunk
     return compiled.get_concrete_function(*specs)  # type: ignore[no-any-return]

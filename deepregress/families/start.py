@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from deepregress.errors import FitError
-from deepregress.families.kernels import CHUNK_SIZES, upper_pairs
+from deepregress.families.kernels import CHUNK, SHORT, upper_pairs
 from deepregress.linalg import Array, Matrix, Vector
 from deepregress.response import Response
 
@@ -46,7 +46,7 @@ def intercept_only(family: Likelihood, response: Response, eta: Vector) -> Vecto
 
     A sample of the rows is enough for a start: one chunk of them at most.
     """
-    response = _sampled(response, CHUNK_SIZES[-1])
+    response = _sampled(response, CHUNK)
     rows, weights = response.rows(), response.weights
     total = functools.partial(_log_likelihood, family, rows, weights)
     value = total(eta)
@@ -100,7 +100,7 @@ def places(y: Vector, links: Sequence[str]) -> list[Vector]:
 
 def best_of(family: Likelihood, response: Response, tried: Sequence[Vector]) -> Vector:
     """The predictors (U,) with the largest likelihood of some rows, among several places."""
-    response = _sampled(response, CHUNK_SIZES[0])
+    response = _sampled(response, SHORT)
     rows, weights = response.rows(), response.weights
     return max(tried, key=functools.partial(_log_likelihood, family, rows, weights))
 

@@ -113,11 +113,10 @@ class Tweedie(Integrated):
         q = 2.0 - values["power"].value
         return -tf.exp(q * values["mean"].log - values["dispersion"].log) / q
 
-    def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        return tf.where(y < 0.0, tf.constant(-np.inf, y.dtype), super().log_cdf(values, y))
-
-    def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
-        return tf.where(y < 0.0, tf.zeros_like(y), super().log_survival(values, y))
+    def log_tails(self, values: Mapping[str, Value], y: Tensor) -> tuple[Tensor, Tensor]:
+        log_cdf, log_survival = super().log_tails(values, y)
+        nothing, all_of_it = tf.constant(-np.inf, y.dtype), tf.zeros_like(y)
+        return tf.where(y < 0.0, nothing, log_cdf), tf.where(y < 0.0, all_of_it, log_survival)
 
     def log_atom(self, values: Mapping[str, Value]) -> Tensor | None:
         return self._log_zero(values)

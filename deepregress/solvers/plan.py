@@ -37,6 +37,10 @@ IN_MEMORY = 1 << 25
 XLA_STEPS = 5_000
 """Steps of a whole training from which compiling by XLA (about a second) pays."""
 
+RELAXATION, FASTER = 6.0, 2.0
+"""Factors on the time constant of the decay and on the first learning rate of a relaxed training:
+weights that may be larger have a longer way to go."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -105,6 +109,14 @@ class Plan:
             untrained=[[tf.constant(value) for value in each.state] for each in members],
             removed=[],
         )
+
+    def first_rate(self, relaxed: int) -> float:
+        """Learning rate of the first epoch of a training that was relaxed so often."""
+        return FASTER**relaxed * self.rate
+
+    def decay(self, relaxed: int) -> float:
+        """Share of the weights that a step at the first rate takes away."""
+        return 1.0 / (self.training.decay_epochs * RELAXATION**relaxed * self.steps)
 
     def _pace(self, units: Sequence[float]) -> Vector:
         """One for each packed weight: the unit of its predictor for those of a head."""

@@ -22,9 +22,6 @@ from deepregress.solvers.base import Epoch, Network, Status, Trained, Training
 from deepregress.solvers.plan import Plan, State
 
 LEARNING_RATE_FLOOR = 1 / 8
-RELAXATION, FASTER = 6.0, 2.0
-"""Factors on the time constant of the decay and on the first learning rate: weights that may be
-larger have a longer way to go."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +93,14 @@ class Progress:
             history=(*self.history, epoch),
             stalled=stalled,
         )
-        if np.isnan(epoch.held_out) and self.relaxed:
-            return moved.stopped("divergence with less decay")
         if np.isnan(epoch.held_out):
-            return replace(moved, status=Status(False, f"diverged in epoch {epoch.epoch}"))
+            diverged = Status(False, f"diverged in epoch {epoch.epoch}")
+            less = "divergence with less decay"
+            return moved.stopped(less) if self.relaxed else replace(moved, status=diverged)
         if stalled >= plan.training.patience:
             return moved._relaxed(plan) or moved.stopped("early stopping")
         if plan.rule.halves and stalled == max(1, plan.training.patience // 2):
-            first = FASTER**self.relaxed * plan.rate
-            halved = max(self.rate / 2, first * LEARNING_RATE_FLOOR)
+            halved = max(self.rate / 2, plan.first_rate(self.relaxed) * LEARNING_RATE_FLOOR)
             # a callback may have set a rate below the floor
             return replace(moved, rate=min(self.rate, halved))
         return moved
@@ -117,7 +113,7 @@ class Progress:
         return replace(
             self,
             state=self.first,
-            rate=FASTER ** (self.relaxed + 1) * plan.rate,
+            rate=plan.first_rate(self.relaxed + 1),
             relaxed=self.relaxed + 1,
             begun=self.epoch,
             stalled=0,

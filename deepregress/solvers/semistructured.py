@@ -245,8 +245,9 @@ class _Task:
         objective, networks, eta, folds = sample
         joint = joined(networks, parts)
         if last:
-            return separated(untrained(joint, len(folds.train)), joint, parts)
-        trained = self.train(objective, joint, eta=eta, folds=folds, round_number=number)
+            trained = untrained(joint, len(folds.train))
+        else:
+            trained = self.train(objective, joint, eta=eta, folds=folds, round_number=number)
         return separated(trained, joint, parts)
 
     def _judged(self, reached: _Reached, first: int) -> _Reached:
@@ -281,16 +282,17 @@ class _Task:
         """The part at a place, in a fit that may not have it."""
         part, j = self.parts[place], reached.places.index(place)
         members = reached.members[j]
-        known = fit is not None and j < len(fit.multipliers)
-        none = np.zeros((len(part.protected), len(members.trainable)))
+        projection, multiplier = np.zeros((len(part.protected), len(members.trainable))), 0.0
+        if fit is not None and j < len(fit.multipliers):
+            projection, multiplier = fit.deep.projections[j], float(fit.multipliers[j])
         return DeepEffect(
             label=part.label,
             unit=part.unit,
             architecture=part.architecture,
             members=members,
             protected=part.protected,
-            projection=fit.deep.projections[j] if fit is not None and known else none,
-            multiplier=float(fit.multipliers[j]) if fit is not None and known else 0.0,
+            projection=projection,
+            multiplier=multiplier,
             position=fit.positions.get(j) if fit is not None else None,
         )
 

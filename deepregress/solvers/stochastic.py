@@ -30,7 +30,7 @@ from deepregress.solvers.epoch import MemoryEpoch
 from deepregress.solvers.epoch_data import epoch_data
 from deepregress.solvers.outputs import working_weights
 from deepregress.solvers.plan import Plan
-from deepregress.solvers.progress import FASTER, RELAXATION, Progress
+from deepregress.solvers.progress import Progress
 from deepregress.solvers.streaming import StreamedEpoch
 
 
@@ -143,10 +143,9 @@ def _one_more(progress: Progress, next_epoch: MemoryEpoch | StreamedEpoch, seed:
     """One epoch: its order of rows depends on seed, round and number only."""
     plan = next_epoch.plan
     round_number, number, rate = progress.history[0].round, progress.epoch + 1, progress.rate
-    decay = 1.0 / (plan.training.decay_epochs * RELAXATION**progress.relaxed * plan.steps)
     keys = tf.constant([seed % 2**31, 1_000_003 * round_number + number], tf.int32)
-    first = FASTER**progress.relaxed * plan.rate
-    rates = tf.constant([rate, decay * rate / first], tf.float32)
+    decay = plan.decay(progress.relaxed) * rate / plan.first_rate(progress.relaxed)
+    rates = tf.constant([rate, decay], tf.float32)
     state, held_out, loss = next_epoch(progress.state, keys, rates)
     shown = plan.rule.rate_at(progress.epoch * plan.steps, rate)
     return progress.after(state, Epoch(round_number, number, held_out, shown, loss), plan)
