@@ -43,6 +43,7 @@ from deepregress.sparse.model import (
     restricted,
     total_penalty,
 )
+from deepregress.sparse.straight import straightened
 
 MAX_ROUNDS = 50
 NEARLY_STRAIGHT = 1e3
@@ -134,6 +135,7 @@ def fit_at(
             settled = _near(before, optimum.state)
             if settled:
                 break
+        optimum = straightened(model, problem, optimum, setting, likelihoods)
         if not on_path:
             optimum = vertex(problem, optimum, likelihoods)
     status = Status(True, "converged")
