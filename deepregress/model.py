@@ -20,7 +20,7 @@ import numpy as np
 
 from deepregress.assembly import assemble
 from deepregress.data import Frame, Response, prediction_frame, training_set
-from deepregress.deep.flow_fit import further_rounds, joint, learns, refitted
+from deepregress.deep.flow_fit import check_base, further_rounds, joint, learns, refitted
 from deepregress.deep.input_selection import select_inputs, selects
 from deepregress.design import Design, build_designs, crossings, variables
 from deepregress.disk.fit import StoredFit
@@ -280,13 +280,14 @@ def fit_bound(
     """Steps 3 and 4 of `fit`, whose arguments these are; `structured` in place of its solver."""
     if method == "fixed":
         _check_fixed(bound.designs)
+    structured, sparse = structured or structured_solver(method), bool(placed(bound.designs))
+    check_base(bound.objective, sparse=sparse)
     parts = _parts(bound.designs, bound.inputs, networks, bound.objective)
     settings = {"orthogonalize": orthogonalize, "training": training}
     training = replace(training, groups=bound.groups)
     if seed is None and parts:
         kept = seed_in(training.checkpoint)
         seed = secrets.randbits(31) if kept is None else kept
-    structured, sparse = structured or structured_solver(method), bool(placed(bound.designs))
     if selects(bound.designs):
         choose = partial(select_inputs, structured=structured, trainer=train, training=training)
         given = bound.designs, bound.inputs, parts

@@ -23,9 +23,10 @@ Ruegamer (2024), arXiv:2405.05429; Sill (1997), Monotonic networks, NIPS 10.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -39,17 +40,13 @@ REACH = 2.0
 EDGE = 1e-12
 
 
-@dataclass(frozen=True, eq=False)
-class Flow:
-    """An increasing network of one number.
+class Transformation(ABC):
+    """An increasing function of one number through its anchors, from any o_0 that increases.
 
-    Parameters
+    Attributes
     ----------
     free : Vector, (n_free,)
-        All weights: W1, b1, W2, b2, v, V one after the other, those that must be positive before
-        their softplus.
-    width : int
-        Units of each hidden layer; 0: the identity.
+        Its coefficients; none: phi(u) = u.
     outputs : int
         Number of o_k.
     centre, spread : float
@@ -58,18 +55,34 @@ class Flow:
         Where phi(u) = u.
     """
 
-    free: Vector = field(repr=False)
-    width: int = 0
-    outputs: int = 1
-    centre: float = 0.0
-    spread: float = 1.0
-    anchors: tuple[float, float] = (0.0, 1.0)
+    free: Vector
+    outputs: int
+    centre: float
+    spread: float
+    anchors: tuple[float, float]
+
+    @abstractmethod
+    def at(self, free: Vector) -> Self:
+        """The same with other coefficients."""
+
+    @abstractmethod
+    def raw(self, u: Any) -> tuple[Any, Any]:
+        """o and do / dt at u (n,), each (n, outputs)."""
+
+    @abstractmethod
+    def raw_jacobian(self, u: Array) -> tuple[Array, Array]:
+        """do / dfree and d2o / dt dfree at u (n,), each (n, outputs, n_free)."""
+
+    @property
+    def straight(self) -> bool:
+        """Whether phi(u) = u."""
+        return not len(self.free)
 
     def phi(self, u: Any) -> tuple[Any, Any]:
         """phi and dphi / du at u (n,), each (n,), as arrays or tensors as u is."""
-        if not self.width:
+        if self.straight:
             return u, 0.0 * u + 1.0
-        o, slope = _Pass(self, u).outputs()
+        o, slope = self.raw(u)
         low, high = self._at_anchors
         a, b = self.anchors
         rise = (b - a) / (high - low)
@@ -77,18 +90,18 @@ class Flow:
 
     def features(self, u: Any) -> tuple[Any, Any]:
         """o_1, o_2, ... and do / du at u (n,), each (n, outputs - 1)."""
-        if not self.width:
+        if self.straight:
             zero = 0.0 * u[:, None] * np.ones(self.outputs - 1)
             return zero, zero
-        o, slope = _Pass(self, u).outputs()
+        o, slope = self.raw(u)
         return o[:, 1:], slope[:, 1:] / self.spread
 
     def jacobian(self, u: Array) -> tuple[Array, Array]:
         """Derivatives of (phi, o_1, ...) and of their slopes in `free`, (n, outputs, n_free)."""
-        own, at = _Pass(self, np.asarray(u)), _Pass(self, np.array(self.anchors))
-        of_o, of_slope = own.jacobian()
-        o, slope = (each[:, 0] for each in own.outputs())
-        anchored, (low, high) = at.jacobian()[0][:, 0], self._at_anchors
+        u = np.asarray(u)
+        of_o, of_slope = self.raw_jacobian(u)
+        o, slope = (each[:, 0] for each in self.raw(u))
+        anchored, (low, high) = self.raw_jacobian(np.array(self.anchors))[0][:, 0], self._at_anchors
         a, b = self.anchors
         rise = (b - a) / (high - low)
         moved = (anchored[1] - anchored[0]) / (high - low)
@@ -99,7 +112,7 @@ class Flow:
     def inverse(self, value: Array) -> Vector:
         """u with phi(u) = value, (n,): Newton steps inside a bracket that shrinks."""
         value = np.asarray(value, dtype=np.float64)
-        if not self.width:
+        if self.straight:
             return value
         low, high = np.full(value.shape, self.anchors[0]), np.full(value.shape, self.anchors[1])
         width = np.full(value.shape, self.spread)
@@ -122,8 +135,40 @@ class Flow:
 
     @cached_property
     def _at_anchors(self) -> tuple[float, float]:
-        o, _ = _Pass(self, np.array(self.anchors)).outputs()
+        o, _ = self.raw(np.array(self.anchors))
         return float(o[0, 0]), float(o[1, 0])
+
+
+@dataclass(frozen=True, eq=False)
+class Flow(Transformation):
+    """An increasing network of one number.
+
+    Parameters
+    ----------
+    free : Vector, (n_free,)
+        All weights: W1, b1, W2, b2, v, V one after the other, those that must be positive before
+        their softplus.
+    width : int
+        Units of each hidden layer; 0: the identity.
+    outputs, centre, spread, anchors
+        See `Transformation`.
+    """
+
+    free: Vector = field(repr=False)
+    width: int = 0
+    outputs: int = 1
+    centre: float = 0.0
+    spread: float = 1.0
+    anchors: tuple[float, float] = (0.0, 1.0)
+
+    def at(self, free: Vector) -> Self:
+        return replace(self, free=free)
+
+    def raw(self, u: Any) -> tuple[Any, Any]:
+        return _Pass(self, u).outputs()
+
+    def raw_jacobian(self, u: Array) -> tuple[Array, Array]:
+        return _Pass(self, u).jacobian()
 
 
 def initial(rng: np.random.Generator, *, outputs: int = 1) -> Vector:

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.interpolate
 import tensorflow as tf
 
-from deepregress.families.flow import Flow
+from deepregress.families.flow import Transformation
 from deepregress.families.standard import Latent
 from deepregress.linalg import Array, Vector
 
@@ -30,13 +30,13 @@ AT_ONCE = 2**18
 
 
 def mean_and_variance(
-    flow: Flow, latent: Latent, loc: Vector, scale: Vector
+    flow: Transformation, latent: Latent, loc: Vector, scale: Vector
 ) -> tuple[Vector, Vector]:
     """Mean and variance of Y, (n_obs,) each.
 
     Parameters
     ----------
-    flow : Flow
+    flow : Transformation
         phi.
     latent : Latent
         F, with tails that fall exponentially or faster.
@@ -63,7 +63,7 @@ def mean_and_variance(
     return mean, variance
 
 
-def _inverse(flow: Flow, low: float, high: float) -> scipy.interpolate.CubicHermiteSpline:
+def _inverse(flow: Transformation, low: float, high: float) -> scipy.interpolate.CubicHermiteSpline:
     """phi^-1 between two values of phi and a little beyond."""
     ends = flow.inverse(np.array([low, high]))
     near = flow.centre + WITHIN * flow.spread * np.linspace(-1.0, 1.0, PIECES + 1)

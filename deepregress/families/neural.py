@@ -36,7 +36,7 @@ from deepregress.bijectors import Link, Tensor, link
 from deepregress.errors import FamilyError, ResponseError, suggestion
 from deepregress.families import kernels, ordered
 from deepregress.families.base import Family, Parameter, Value, register
-from deepregress.families.flow import WIDTH, Flow, initial
+from deepregress.families.flow import WIDTH, Flow, Transformation, initial
 from deepregress.families.flow_likelihood import Given, Joint, Seen, Values
 from deepregress.families.flow_moments import mean_and_variance
 from deepregress.families.moments import quartile_location_scale, weighted_moments
@@ -113,7 +113,7 @@ class Drift(Family):
         Those among which the fit is to choose; empty where F is given or chosen.
     outcome : str
         One of `OUTCOMES`.
-    flow : Flow
+    flow : Transformation
         The network; the identity until it has been fitted.
     fixed : bool
         Whether the network is given and stays as it is.
@@ -130,7 +130,7 @@ class Drift(Family):
     base: str = "normal"
     bases: tuple[str, ...] = ()
     outcome: str = "number"
-    flow: Flow = Flow(np.zeros(0))
+    flow: Transformation = Flow(np.zeros(0))
     fixed: bool = False
     stiffness: float | None = None
     seed: int = 0
@@ -186,11 +186,11 @@ class Drift(Family):
         if family.outcome == "ordered" and len(known):
             family = replace(family, bounds=(float(known.min()), float(known.max())))
         family = replace(family, takes_levels=family.outcome == "ordered")
-        if family.fixed and family.flow.width:
+        if family.fixed and not family.flow.straight:
             return family
         return replace(family, flow=family._first(response))
 
-    def _first(self, response: Response) -> Flow:
+    def _first(self, response: Response) -> Transformation:
         """The network before it is fitted: the identity, in the general model random weights.
 
         The quartiles of the response are its anchors.
@@ -392,7 +392,7 @@ def drift(
         the shape of the distribution changes with covariates.
     base : {"normal", "logistic", "gumbel", "gumbel_min", "cauchy", "auto"}
         Distribution of the transformed response; "auto": that of the first four with the largest
-        marginal likelihood on the training rows, at about twice the time.
+        marginal likelihood on the training rows, at up to about twice the time.
     outcome : {"number", "positive", "count", "ordered"}
         Of the response: "positive" transforms log y, such as survival times; "count" and "ordered"
         (whole numbers; a factor is ordered in any case) have probabilities in place of densities.
