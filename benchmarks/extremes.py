@@ -47,6 +47,7 @@ ROWS = 150
 FINE = ("fit", "warned", "refused")
 CENTRES = {
     ("student_t", "df"): 1.6,
+    ("tfd.StudentT", "df"): 1.6,
     ("beta", "precision"): 2.0,
     ("gev", "shape"): 0.05,
     ("gpd", "shape"): 0.1,

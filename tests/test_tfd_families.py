@@ -162,6 +162,7 @@ def test_a_class_can_be_saved_and_a_function_cannot(tmp_path):
         (tfd.Triangular, "no link is known for"),
         (tfd.Dirichlet, "'concentration' is not a number"),
         (tfd.Categorical, "."),
+        (tfd.LKJ, "'dimension' is no parameter that could be modelled, and has no default"),
         (lambda: tfd.Normal(0.0, 1.0), "takes no parameter"),
         (lambda loc: loc, "must return a tfd.Distribution"),
         (lambda loc: tfd.MultivariateNormalDiag(loc * tf.ones([1, 2], tf.float64)), "a vector"),
@@ -253,6 +254,17 @@ def test_a_family_without_a_distribution_function_says_what_is_missing():
     )
     with pytest.raises(FamilyError, match="give it log_cdf or log_survival"):
         model.predict(which="cdf", at=1.0)
+
+
+def test_what_tfd_does_not_have_is_told():
+    rows = data(lambda g, x: g.gamma(2.0, 1.0 / g.gamma(3.0, size=N)))
+    model = dr.fit("y ~ x", rows, tfd.GammaGamma)
+    assert np.isfinite(model.predict()).all()
+    with pytest.raises(FamilyError, match="GammaGamma of TensorFlow Probability has no distri"):
+        model.predict(which="quantile", at=0.5)
+    # a sampler for float32 alone, and no distribution function to draw by
+    with pytest.raises(FamilyError, match="DoublesidedMaxwell of TensorFlow Probability"):
+        family(tfd.DoublesidedMaxwell).sample(np.zeros((3, 2)), 1, seed=1)
 
 
 def test_all_families_are_in_the_table():

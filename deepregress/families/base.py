@@ -36,7 +36,7 @@ from deepregress.families.kernels import upper_pairs as upper_pairs
 from deepregress.families.lifetimes import Lifetimes
 from deepregress.families.parameter import Parameter as Parameter
 from deepregress.families.parameter import Value as Value
-from deepregress.families.wrapped import Formulated
+from deepregress.families.wrapped import Formulated, tail_of
 from deepregress.groups import group_of, groups
 from deepregress.linalg import Array, Matrix, Vector
 
@@ -133,7 +133,7 @@ class Family(Dispersed, Lifetimes):
     def log_cdf(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         """log P(Y <= y), (n_obs,), differentiable three times in the predictors."""
         if not self.formulated:
-            return self.density(values).log_cdf(y)
+            return tail_of(self.density(values), "log_cdf", y)
         if type(self).log_survival is Family.log_survival:
             raise FamilyError(
                 f"family {self.name!r} has no distribution function: give it log_cdf or "
@@ -144,7 +144,7 @@ class Family(Dispersed, Lifetimes):
     def log_survival(self, values: Mapping[str, Value], y: Tensor) -> Tensor:
         """log P(Y > y), (n_obs,), differentiable three times in the predictors."""
         if not self.formulated:
-            return self.density(values).log_survival_function(y)
+            return tail_of(self.density(values), "log_survival_function", y)
         return censoring.log1mexp(self.log_cdf(values, y))
 
     def log_tails(self, values: Mapping[str, Value], y: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -154,6 +154,17 @@ def _of_class(make: Any, name: str) -> list[tuple[str, Link, tuple[str, str]]]:
     found = [p for p in found if p[0] not in optional or properties[p[0]].is_preferred]
     if not found:
         raise FamilyError(f"family={name}: the class has no parameter that could be modelled")
+    missing = [
+        each.name
+        for each in inspect.signature(make).parameters.values()
+        if each.default is inspect.Parameter.empty and each.name not in properties
+    ]
+    if missing:
+        raise FamilyError(
+            f"family={name}: {missing[0]!r} is no parameter that could be modelled, and has no "
+            f"default; give a function that sets it, such as lambda {found[0][0]}: "
+            f"{name}({found[0][0]}, {missing[0]}=...)"
+        )
     return found
 
 

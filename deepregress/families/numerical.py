@@ -175,7 +175,8 @@ def sample(family: Distributions, eta: Matrix, n: int, *, seed: int) -> Array:
     key = tf.cast(tf.random.experimental.create_rng_state(seed, "threefry")[:2], tf.int32)
     try:
         return np.asarray(family.density(_values(family, eta)).sample(n, seed=key).numpy())
-    except NotImplementedError:
+    except (NotImplementedError, tf.errors.InvalidArgumentError):
+        # not there, or, as that of DoublesidedMaxwell, for float32 alone
         return _by_quantiles(family, eta, n, seed)
 
 

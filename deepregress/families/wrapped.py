@@ -16,10 +16,28 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from deepregress.bijectors import Tensor
+from deepregress.errors import FamilyError
 from deepregress.families.parameter import Parameter, Value
 from deepregress.linalg import Array, Matrix, Vector
 
 tfd = tfp.distributions
+
+
+def tail_of(distribution: Any, which: str, y: Tensor) -> Tensor:
+    """`log_cdf` or `log_survival_function` of a distribution of `tfd`.
+
+    Raises
+    ------
+    FamilyError
+        If the distribution has none.
+    """
+    try:
+        return getattr(distribution, which)(y)
+    except NotImplementedError as error:
+        raise FamilyError(
+            f"{type(distribution).__name__} of TensorFlow Probability has no distribution "
+            "function, which censored rows, probabilities, quantiles and residuals need"
+        ) from error
 
 
 class Formulas(Protocol):
