@@ -479,6 +479,8 @@ def test_what_is_wrong_with_a_path_is_said(options: dict, message: str) -> None:
 def test_a_path_needs_what_it_is_asked_for() -> None:
     with pytest.raises(FitError, match="whose lam is not given"):
         dr.path("y ~ lasso(X, lam=1)", DATA)
+    with pytest.raises(FitError, match="a path is of models without networks"):
+        dr.path("y ~ lasso(X) + deep(z)", DATA)
     found = dr.path("y ~ lasso(X)", DATA, n_lam=3)
     with pytest.raises(FitError, match="needs a path with cross-validation"):
         found.best("cv")

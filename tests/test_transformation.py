@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import deepregress as dr
 from deepregress.errors import FamilyError, PredictionError, ResponseError
-from deepregress.families import family, kernels
+from deepregress.families import family, kernels, numerical
 from deepregress.families.base import Family, upper_pairs
 from deepregress.families.bernstein import cumulated
 from deepregress.families.transformation import Transformation
@@ -342,3 +342,26 @@ def test_smooth_terms_and_strata_are_close_to_the_partial_likelihood():
     assert strata.converged
     for name, each in expected["veteran"]["strata"]["coefficients"].items():
         assert abs(strata.coef["shift", name] - each["estimate"]) < 0.3 * each["se"]
+
+
+def test_moments_of_counts_with_a_long_tail_need_no_sum_over_all_of_them():
+    """E Y is the sum of P(Y > y), of which the rest falls like a power, y^-a."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=300)
+    y = rng.poisson(np.exp(1.0 + 0.6 * x + 0.8 * rng.normal(size=300))).astype(float)
+    y[0] = 400.0
+    model = dr.fit("y ~ x", {"x": x, "y": y}, "cotram")
+    new, last = {"x": np.array([-1.0, 0.5])}, 300_000
+    at = np.arange(last)
+    S = model.predict(new, which="survival", at=at)
+    assert np.all(S[:, -1] > 1e-13)
+    a = np.log2(S[:, last // 2] / S[:, -1])
+    mean = S.sum(axis=1) + last * S[:, -1] / (a - 1.0)
+    np.testing.assert_allclose(model.predict(new), mean, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mean", [3.0, 1e3, 1e6])
+def test_panels_of_counts_have_the_moments_of_the_sum(mean):
+    poisson = family("poisson")
+    found = numerical._count_moments(poisson, np.log([[mean]]))
+    np.testing.assert_allclose(np.ravel(found), mean, rtol=1e-7)

@@ -4,7 +4,8 @@ In closed form where `tfd` has one, else by numbers, to about ten digits:
 
     quantile   y with F(y) = p: doubling brackets, then Chandrupatla's root finder in z, y = b(z);
                counts by doubling and bisection
-    moments    integral of (y - median)^k f(y) dy by the double exponential rule in z,
+    moments    of counts by summation, beyond a thousand counts by panels, to seven digits; else
+               the integral of (y - median)^k f(y) dy by the double exponential rule in z,
                z = z(median) + s sinh(pi/2 sinh t), s the distance of the quartiles in z
 
 b maps the real line to the support (`Family.support_bijector`), so that both work alike for any.
@@ -37,6 +38,8 @@ TINY = 1e-15
 PANELS = np.array([0.0, *0.5 ** np.arange(12.0, -1.0, -1.0)])
 """Ends of the panels in which survival is integrated, in shares of tau: short ones near 0."""
 PANEL_NODES, PANEL_WEIGHTS = np.polynomial.legendre.leggauss(12)
+SINGLE, GROWTH = 1024, 1.25
+"""Counts that are summed one by one, and by what the panels of all others grow."""
 LARGEST = 1e100
 """Beyond which no count is looked for."""
 AT_ONCE = 2**18
@@ -318,15 +321,40 @@ def _moments(family: Distributions, eta: Matrix) -> tuple[Vector, Vector]:
 
 def _count_moments(family: Distributions, eta: Matrix) -> tuple[Vector, Vector]:
     """Sums over the counts up to a quantile beyond which no probability is left."""
-    least, most = (quantile(family, np.full(len(eta), p), eta) for p in (TINY, 1.0 - TINY))
-    total, square = np.zeros(len(eta)), np.zeros(len(eta))
-    centre = quantile(family, np.full(len(eta), 0.5), eta)
-    for k in range(int(np.max(most - least)) + 1):
-        y = least + k
-        mass = np.where(y <= most, np.exp(log_density(family, y, eta)), 0.0)
-        total += mass * (y - centre)
-        square += mass * (y - centre) ** 2
+    n = len(eta)
+    least, centre, most = (quantile(family, np.full(n, p), eta) for p in (TINY, 0.5, 1.0 - TINY))
+    above, weight = _counts(float(np.max(most - least, initial=0.0)))
+    total, square = np.empty(n), np.empty(n)
+    block = max(1, AT_ONCE // len(above))
+    for start in range(0, n, block):
+        rows = slice(start, start + block)
+        y = least[rows, None] + above
+        repeated = np.repeat(eta[rows], len(above), axis=0)
+        mass = np.exp(log_density(family, y.ravel(), repeated)).reshape(y.shape) * weight
+        mass = np.where(y <= most[rows, None], mass, 0.0)
+        away = y - centre[rows, None]
+        total[rows] = np.sum(mass * away, axis=1)
+        square[rows] = np.sum(mass * away**2, axis=1)
     return centre + total, square - total**2
+
+
+def _counts(widest: float) -> tuple[Vector, Vector]:
+    """Counts 0, ..., widest and their weights in a sum over all: beyond `SINGLE` not every one.
+
+    There the sum is an integral over panels that grow with the count, whose nodes lie between two
+    counts.
+    """
+    single = np.arange(min(widest, SINGLE) + 1.0)
+    if widest <= SINGLE:
+        return single, np.ones(len(single))
+    first = SINGLE + 0.5
+    ends = first * GROWTH ** np.arange(np.ceil(np.log(widest / first) / np.log(GROWTH)) + 1.0)
+    half = 0.5 * np.diff(ends)[:, None]
+    x = (ends[:-1, None] + half + half * PANEL_NODES).ravel()
+    weight, below = (half * PANEL_WEIGHTS).ravel(), np.floor(x)
+    counts = np.concatenate([single, below, below + 1.0])
+    share = x - below
+    return counts, np.concatenate([np.ones(len(single)), weight * (1.0 - share), weight * share])
 
 
 def _integrated(family: Distributions, eta: Matrix) -> tuple[Vector, Vector]:

@@ -35,6 +35,7 @@ from deepregress.solvers.newton import evaluate
 from deepregress.solvers.sparse import Optimum, State, descend, solve
 from deepregress.solvers.vertex import vertex
 from deepregress.sparse.model import (
+    NEARLY_STRAIGHT,
     STRAIGHT,
     Restricted,
     Setting,
@@ -43,12 +44,9 @@ from deepregress.sparse.model import (
     restricted,
     total_penalty,
 )
-from deepregress.sparse.straight import straightened
+from deepregress.sparse.straight import without_straight
 
 MAX_ROUNDS = 50
-NEARLY_STRAIGHT = 1e3
-"""Largest smoothing parameter from which another one is looked for, relative to the balance of
-penalty and information: from further out V, flat there, would not lead back to a curve."""
 SETTLED = 1e-6
 """Change of the log-likelihood, and relative one of coefficients, at which 1 and 2 are done."""
 LARGEST_FACTOR = 3.0
@@ -135,7 +133,7 @@ def fit_at(
             settled = _near(before, optimum.state)
             if settled:
                 break
-        optimum = straightened(model, problem, optimum, setting, likelihoods)
+        optimum = without_straight(model, problem, optimum, setting, likelihoods)
         if not on_path:
             optimum = vertex(problem, optimum, likelihoods)
     status = Status(True, "converged")

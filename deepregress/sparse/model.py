@@ -47,6 +47,9 @@ from deepregress.terms.smooth import check_memory
 STRAIGHT = 1e6
 """Largest smoothing parameter, relative to the balance of penalty and information: such a term is
 its null space to six digits, and more would cost the sparse solver as many digits."""
+NEARLY_STRAIGHT = 1e3
+"""Largest smoothing parameter from which another one is looked for, likewise: from further out V,
+flat there, would not lead back to a curve."""
 LEAST_ALPHA = 1e-3
 """Share of norms that stands for none where the largest lam of interest is asked for, as in R's
 glmnet."""

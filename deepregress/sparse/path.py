@@ -108,6 +108,8 @@ def path(
     bound = bind(
         formula, data, family, link=link, networks={}, weights=weights, na=na, select=False
     )
+    if any(design.networks for design in bound.designs.values()):
+        raise FitError("a path is of models without networks; beside them fit() chooses lam")
     found, objective = placed(bound.designs), bound.objective
     if all(block.sparsity.lam is not None for block in found):
         raise FitError(
