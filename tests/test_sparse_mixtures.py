@@ -10,6 +10,7 @@ N = 250
 FORMULA = {
     "normal": "y ~ lasso(X) + s(z, k=8) + (1|r)",
     "poisson": "y ~ grouplasso(X, groups=2, depth=3) + s(z, k=8)",
+    "gamma": "y ~ lasso(X, depth=3) + s(z, k=8)",
 }
 
 
@@ -19,8 +20,12 @@ def simulated(family: str) -> dict[str, np.ndarray]:
     X, z, r = rng.normal(size=(N, 10)), rng.uniform(size=N), rng.integers(0, 12, N)
     eta = 0.8 * X[:, 0] - 0.5 * X[:, 1] + np.sin(6 * z) + 0.5 * rng.normal(size=12)[r]
     noise = rng.normal(size=N)
-    y = eta + noise if family == "normal" else rng.poisson(np.exp(0.7 * eta)).astype(float)
-    return {"y": y, "X": X, "z": z, "r": r.astype(str)}
+    y = {
+        "normal": eta + noise,
+        "poisson": rng.poisson(np.exp(0.7 * eta)).astype(float),
+        "gamma": np.exp(0.5 * eta) * rng.gamma(2, size=N),
+    }
+    return {"y": y[family], "X": X, "z": z, "r": r.astype(str)}
 
 
 @pytest.fixture(scope="module", params=["normal", "poisson"])
@@ -54,3 +59,13 @@ def test_a_path_that_ends_early_chooses_the_same_model(case):
     # the criterion was far from its minimum for long
     best = int(np.argmin(path.table["bic"]))
     assert best + 2 * PAST_VALUES < len(path.lam)
+
+
+def test_a_path_is_not_saturated_before_anything_is_selected():
+    """The log-likelihood of its first models moves by what smoothing parameters settle."""
+    data = simulated("gamma")
+    path = dr.path(FORMULA["gamma"], data, "gamma", n_lam=40)
+    assert not path.table["n_selected"].iloc[:4].any()
+    chosen = dr.fit(FORMULA["gamma"], data, "gamma")
+    best = path.best("bic")
+    assert best / 2 < chosen.solution.selected.lam[0] < 2 * best
