@@ -392,7 +392,7 @@ def drift(
         the shape of the distribution changes with covariates.
     base : {"normal", "logistic", "gumbel", "gumbel_min", "cauchy", "auto"}
         Distribution of the transformed response; "auto": that of the first four with the largest
-        marginal likelihood on the training rows, at up to about twice the time.
+        marginal likelihood on the training rows, at about twice the time, at most four times.
     outcome : {"number", "positive", "count", "ordered"}
         Of the response: "positive" transforms log y, such as survival times; "count" and "ordered"
         (whole numbers; a factor is ordered in any case) have probabilities in place of densities.
