@@ -8,21 +8,28 @@ Times are CPU times of one process with one BLAS thread, the best of three, ours
 that compiles the likelihood. Both packages fit the same problem at the same lam, coefficients are
 compared.
 
-Measured (2 shared cores, one process): normal 0.23 s where the other core rests and 0.35 s where it
-does not, with ratios to lasso_path(tol=1e-4), which is 5e-4 off, of 7 to 11 (medians of 12 pairs
-9.3 to 10.1, both cores busy) and to lasso_path(tol=1e-8) of 4 to 7; before the strong rule, fewer
-copies and no Newton step for rounding, 0.38 s and 15 times (9 times). What limits it now: with 300
-columns two Cholesky factors for each lam and products over them, which leave the cache; with few,
-1 ms a lam of NumPy's calls, where scikit-learn's compiled loop moves one coefficient at a time; in
-return every fit meets its optimality conditions to 1e-10. Keeping a factor along the path by
-bordering was no faster. bernoulli 1.1 s, 1.35 s before; skglm 0.5 (SparseLogisticRegression,
-tol=1e-8, warm starts, compiled before), which is 3e-6 off, took 3.2 s where ours then took 1.6 s.
+Measured (2 shared cores): normal 0.17 to 0.20 s with both cores busy, medians of 8 to 12 pairs 5.5
+and 5.7 times lasso_path(tol=1e-4), which is 5e-4 off; 0.26 s with six further processes on the two
+cores, 6.7 and 6.9 times; 4.5 times lasso_path(tol=1e-8). On the same day, both cores busy, it was
+0.30 to 0.32 s and 8.6 to 9.3 times without the cross products of all columns, kept for the path in
+the coordinates of the solver, and without a look at the line through the last two fits, which
+halves the Cholesky factors, to one for each lam. What limits it now: with 300 columns that factor,
+0.3 ms, and a dozen products, which leave the cache; with few, 1 ms a lam of NumPy's calls, where
+scikit-learn's compiled loop moves one coefficient at a time; in return every fit meets its
+optimality conditions to 1e-10. bernoulli 1.0 s (1.2 s in the same hour with cross products that
+were not symmetric for BLAS); almost half is X'WX and the likelihood of three Newton steps for each lam,
+and neither of the two new means for normal helps. skglm 0.5 (SparseLogisticRegression, tol=1e-8,
+warm starts, compiled before), which is 3e-6 off, took 3.2 s where ours then took 1.6 s.
 
 gating, 20 seeds: test RMSE 2.421 (D = 2), 2.235 (3), 2.221 (4), noise 2; all of the 7 groups are
 always found, with 17.15, 0.50 and 0.35 false ones; exactly the 7 in 0, 16 and 18 of 20 seeds.
 
-mixtures (n = 600, p = 20, CPU time with compilation, 2 busy cores): mvn 6.7 s, student_t depth 3
-11.8 s, gamma depth 3 3.0 s; bernoulli 29.2 s and poisson 29.3 s with ten folds, that is 11 paths.
+mixtures (n = 600, p = 20, CPU time with compilation, 2 cores with six processes): mvn 7.0 s,
+student_t depth 3 9.7 s, gamma depth 3 7.0 s; bernoulli 17.1 s and poisson 19.4 s with ten folds,
+that is 11 paths. (gamma took 3.0 s when its path ended before anything was selected.) A second fit
+of poisson, 11 to 14 s: 793 models of 14 ms, each two sparse minima of 2.3 Newton steps and one
+update of the smoothing parameters, in ten evaluations of the likelihood of 0.2 to 0.5 ms and
+Python around arrays of 500 rows. Optimality conditions to 1e-6 in the folds would save 10 to 20 %.
 Four models of this kind before and after smoothing parameters followed the path from the last lam:
 mvn 21.5 and 6.2 s, student_t 23.4 and 10.2 s, gamma 24.7 and 11.0 s, poisson with folds 74 and 23
 s, with the same lam chosen and log-likelihoods the same to 1e-5.
