@@ -26,7 +26,7 @@ of 158.
     magnitude               205      .380    .102  .693  .344
     magnitude               103      .101    .100  .102  .100
 
-With 900 weights the factorised networks lose 0.8 to 1.6 points to the dense one, magnitude pruning
+With 900 weights the factorised networks lose 0.7 to 1.6 points to the dense one, magnitude pruning
 0.4 with 1,025. With 240 to 300 weights the factorised ones lose 1.6 to 2.0 points, magnitude
 pruning cuts whole layers off; the depths do not differ beyond the error.
 Exact zeros need steps: a weight that is not needed falls like exp(-2 lam rate / (1 - .9))
