@@ -173,8 +173,11 @@ def _found(
 
 
 def _best_start(problem: Problem, start: Vector | None) -> tuple[tuple[Point, Status], list[Step]]:
-    """The best end of Newton on V from several warm starts, and its trace."""
-    objective = problem.objective
+    """The best end of Newton on V from several starts, and its trace.
+
+    A given one that leads to no maximum is given up for that of the intercept-only model.
+    """
+    objective, warm = problem.objective, start is not None
     if start is None:
         coef = start_coef(objective)
         start = separated(objective, coef)
@@ -188,6 +191,8 @@ def _best_start(problem: Problem, start: Vector | None) -> tuple[tuple[Point, St
     ]
     if problem.penalties and not any(status.converged for _, status, _ in fits):
         fits.append(_from_start(problem, coef, OTHER_START, rough=start is None))
+    if warm and not any(status.converged for _, status, _ in fits):
+        fits.append(_from_start(problem, start_coef(objective), STARTS[0], rough=True))
     point, status, trace = max(fits, key=lambda fit: (fit[1].converged, fit[0].value))
     return (point, status), trace
 

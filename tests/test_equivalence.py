@@ -167,7 +167,7 @@ def test_permuted_rows_are_the_same_rows(name: str) -> None:
 def test_chunks_are_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = table(name)
     whole = model_of(name, data)
-    monkeypatch.setattr(objective, "_CHUNK", 50)
+    monkeypatch.setattr(objective, "CHUNK", 50)
     monkeypatch.setattr(prediction, "CHUNK_ROWS", 37)
     chunked = model_of(name, data)
     assert_same(whole, chunked, rows=data)

@@ -330,6 +330,15 @@ def test_a_start_without_a_finite_likelihood_is_refused():
         select(obj, np.full(obj.n_coef, 1e6))
 
 
+def test_a_start_that_leads_nowhere_is_given_up_for_the_usual_one():
+    obj = objective("normal")
+    scale = np.zeros(obj.n_coef)
+    scale[obj.slices[1].start] = 20.0
+    usual, found = select(obj), select(obj, scale)
+    assert found.status.converged
+    assert found.reml == pytest.approx(usual.reml, abs=1e-6)
+
+
 def test_positive_part_is_the_projection_of_each_row():
     W = np.random.default_rng(0).normal(size=(5, 6))
     clamped = positive_part(W)

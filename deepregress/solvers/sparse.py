@@ -232,7 +232,7 @@ def solve(
     starts = [_working_sets(lasso, start, likelihoods).state.likelihood]
     starts += [] if second_start is None else [second_start]
     ends = [descend(problem, each, likelihoods) for each in starts]
-    return min(ends, key=lambda end: end.state.loss + problem.sparse.value(end.state.c))
+    return min(ends, key=lambda end: _value(problem, end.state))
 
 
 def descend(problem: Penalised, start: Likelihood, likelihoods: Likelihoods) -> Optimum:
@@ -245,15 +245,18 @@ def descend(problem: Penalised, start: Likelihood, likelihoods: Likelihoods) -> 
 def _gates(problem: Penalised, start: Likelihood, likelihoods: Likelihoods) -> Optimum:
     """Step 4: group lassos whose strengths are the outer gates of the last one.
 
-    Where the groups that are not zero stay the same, Newton on their penalty itself ends it.
+    Where the groups that are not zero stay the same, Newton on their penalty itself ends it; so
+    does an objective that only rounding moves, as where quadratic penalties are very large.
     """
     state, converged = state_at(problem, start), False
     for _ in range(MAX_GATES):
         held = replace(problem, sparse=problem.sparse.outer_gates(state.c))
         last, state = state, _working_sets(held, state.likelihood, likelihoods).state
-        if np.array_equal(last.c != 0, state.c != 0):
+        same = np.array_equal(last.c != 0, state.c != 0)
+        if same:
             state = _on_support(problem, state, likelihoods)
-        if residual(problem, state) <= STATIONARY:
+        fell = _value(problem, last) - _value(problem, state) > _rounding(problem, last)
+        if residual(problem, state) <= STATIONARY or (same and not fell):
             converged = True
             break
     return Optimum(state, residual(problem, state), converged)
@@ -282,6 +285,16 @@ def _on_support(problem: Penalised, state: State, likelihoods: Likelihoods) -> S
             break
         state = moved
     return state
+
+
+def _value(problem: Penalised, state: State) -> float:
+    """The objective."""
+    return state.loss + problem.sparse.value(state.c)
+
+
+def _rounding(problem: Penalised, state: State) -> float:
+    """A change of the objective that is rounding."""
+    return ROUNDING * (abs(_value(problem, state)) + problem.weight)
 
 
 def residual(problem: Penalised, state: State) -> float:
@@ -455,8 +468,7 @@ def _search(
     problem: Penalised, likelihoods: Likelihoods, state: State, step: _Step
 ) -> State | None:
     """The furthest of the step, its half, ... that does not raise the objective."""
-    before = state.loss + problem.sparse.value(state.c)
-    slack = ROUNDING * (abs(before) + problem.weight)
+    before, slack = _value(problem, state), _rounding(problem, state)
     at, scale = problem.coordinates, 1.0
     for _ in range(MAX_HALVINGS):
         c = step.c if scale == 1.0 else state.c + scale * (step.c - state.c)
@@ -464,7 +476,7 @@ def _search(
         b[problem.free] += scale * step.free
         b[at.index] = at.original(c)
         trial = state_at(problem, likelihoods.at(b), c)
-        after = trial.loss + problem.sparse.value(trial.c)
+        after = _value(problem, trial)
         if np.isfinite(after) and after <= before + slack:
             return trial
         scale /= 2.0
