@@ -174,6 +174,19 @@ def test_ridge_fits_at_a_given_sp_are_those_of_the_closed_form():
     )
 
 
+def test_ridge_of_an_array_is_that_of_its_columns():
+    X = np.column_stack([DATA["x"], DATA["z"], DATA["x"] ** 2])
+    data = {"y": 3.0 * X[:, 0] - X[:, 2] + DATA["y"], "X": X, "z": X[:, 1]}
+    whole = fit("y ~ ridge(X)", data, "normal")
+    parts = fit("y ~ ridge(X[:, 0], z, X[:, 2])", data, "normal")
+    assert whole.coef.loc["loc"].index.tolist()[1:] == [f"ridge(X).X.{j}" for j in (1, 2, 3)]
+    np.testing.assert_allclose(whole.coef, parts.coef, rtol=1e-10)
+    np.testing.assert_allclose(whole.predict({"X": X[:3]}), whole.predict(data)[:3])
+    for wrong in (X[:, :2], np.hstack([X, X])):
+        with pytest.raises(PredictionError, match="fitted with 3 columns"):
+            whole.predict({"X": wrong})
+
+
 def test_bars_are_mgcvs_terms():
     sleep = pd.read_csv(DATASETS / "sleepstudy.csv")
     names = {name.lower(): name for name in sleep}

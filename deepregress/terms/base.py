@@ -359,6 +359,23 @@ def numbers(
     return result
 
 
+def array(frame: Frame, name: str, size: int) -> Array:
+    """Return an array column of the width that it had in training, shape (n_obs, size).
+
+    Raises
+    ------
+    PredictionError
+        It has another shape.
+    """
+    values: Array = frame[name]
+    if values.ndim != 2 or values.shape[1] != size:
+        raise PredictionError(
+            f"column {name!r} has shape {values.shape}; the model was fitted with "
+            f"{size} columns, shape (n_obs, {size})."
+        )
+    return values
+
+
 def not_finite(frame: Frame, finite: Array, variables: Sequence[str]) -> str:
     """Return how many rows are not finite and what the first of them holds."""
     row = int(np.argmin(finite))

@@ -37,6 +37,7 @@ from deepregress.terms.base import (
     Columns,
     PenaltySpec,
     Term,
+    array,
     codes,
     name_option,
     numbers,
@@ -111,6 +112,8 @@ class SmoothColumns(Columns):
         Whether columns that earlier terms span are dropped.
     new_levels : bool
         Whether other levels of the covariates are allowed.
+    widths : tuple
+        Of each variable that is an array: its name and number of columns.
     """
 
     label: str
@@ -124,6 +127,7 @@ class SmoothColumns(Columns):
     factors: tuple[Levels | None, ...]
     nested: bool
     new_levels: bool
+    widths: tuple[tuple[str, int], ...] = ()
 
     @property
     def n_coef(self) -> int:
@@ -144,6 +148,8 @@ class SmoothColumns(Columns):
         return X
 
     def _read(self, frame: Frame) -> Matrix:
+        for name, width in self.widths:
+            array(frame, name, width)
         return read(
             frame, self.covariates, self.factors, self.variables, label=self.label,
             new_levels=self.new_levels,
@@ -234,6 +240,7 @@ class SmoothTerm(Term):
         """
         axes = self.form.axes(frame, self.covariates, self.written)
         x = self._training_rows(frame, axes)
+        variables = options.columns(self.covariates)
         basis = self.form.construct(x, tuple(axes.values()), self.written)
         by, constant = self._by(frame)
         sums, widest = _row_statistics(basis, x)
@@ -243,7 +250,7 @@ class SmoothTerm(Term):
         recipe = SmoothColumns(
             label=self.written,
             covariates=tuple(axes),
-            variables=options.columns(self.covariates),
+            variables=variables,
             basis=basis,
             Z=Z,
             by=self.by,
@@ -252,6 +259,7 @@ class SmoothTerm(Term):
             factors=tuple(axes.values()),
             nested=self.form.nested,
             new_levels=self.form.new_levels,
+            widths=tuple((name, frame[name].shape[1]) for name in variables if _wide(frame, name)),
         )
         blocks = [self._block(recipe, penalties)]
         if isinstance(by, pd.Categorical):
@@ -434,6 +442,11 @@ def null_space_penalty(penalties: Sequence[Quadratic]) -> list[Quadratic]:
     null_dim = len(total) - Quadratic.of(total).rank
     U = np.linalg.eigh(total)[1][:, :null_dim]
     return [Quadratic(U @ U.T, null_dim)] if null_dim else []
+
+
+def _wide(frame: Frame, name: str) -> bool:
+    """Whether a column is an array with several numbers per row."""
+    return getattr(frame[name], "ndim", 1) == 2
 
 
 def _row_statistics(basis: Basis, x: Matrix) -> tuple[Vector, Matrix]:

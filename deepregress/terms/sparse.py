@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from deepregress.data import Frame
-from deepregress.errors import DataError, FormulaError, PredictionError
+from deepregress.errors import DataError, FormulaError
 from deepregress.formula import Call, nested
 from deepregress.gating import SELECT, Sparsity
 from deepregress.linalg import Matrix
@@ -35,6 +35,7 @@ from deepregress.terms.base import (
     ColumnBlock,
     Columns,
     Term,
+    array,
     build,
     check_options,
     register,
@@ -59,15 +60,9 @@ class ArrayColumns(Columns):
         Raises
         ------
         PredictionError
-            It has another number of columns than in training, or numbers that are not finite.
+            It has another number of columns than in training.
         """
-        values = frame[self.name]
-        if values.ndim != 2 or values.shape[1] != self.size:
-            raise PredictionError(
-                f"column {self.name!r} has shape {values.shape}; the model was fitted with "
-                f"{self.size} columns, shape (n_obs, {self.size})."
-            )
-        return np.asarray(values, dtype=np.float64)
+        return np.asarray(array(frame, self.name, self.size), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
