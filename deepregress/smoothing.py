@@ -57,6 +57,8 @@ MAX_HALVINGS = 12
 TRIAL_STEPS = 30
 """Newton steps of a trial on V: where one from the last point needs more, H + S is all but singular
 at the penalised maximum."""
+WORSE = 1.0
+"""Fall of the penalised log-likelihood by which a prediction of coefficients is worse than none."""
 
 
 class Accuracy(NamedTuple):
@@ -275,7 +277,9 @@ def _maximise_V(point: Point, trace: list[Step], accuracy: Accuracy) -> tuple[Po
     estimated = np.array([p.estimated for p in problem.penalties], dtype=bool)
     if not estimated.any() and not problem.held:
         return point, _status(point, 0.0)
+    # H has grown on the way here: what was within the bounds may be outside now
     low, high = lam_bounds(problem, _information(point).diagonal())
+    low, high = np.minimum(low, point.lam), np.maximum(high, point.lam)
     n_lam = int(estimated.sum())
     calmest, singular = (point, np.inf), False
     for _ in range(MAX_ROUNDS):
@@ -352,10 +356,13 @@ def _search(
         # first-order prediction of the coefficients saves Newton steps; it is no part of the answer
         coef = point.state.coef + slope.coef @ step
         coef[problem.held] = point.state.coef[problem.held] + step[n_lam:]
-        state = evaluate(problem.objective, coef)
-        if not np.isfinite(state.at.value):
+        state, penalty = evaluate(problem.objective, coef), problem.total(lam)
+        if not state.penalised(penalty) > point.state.penalised(penalty) - WORSE:
+            # where H + S is all but singular the prediction is rounding
             coef[problem.free] = point.state.coef[problem.free]
-            state = evaluate(problem.objective, coef)
+            unmoved = evaluate(problem.objective, coef)
+            if not state.penalised(penalty) >= unmoved.penalised(penalty):
+                state = unmoved
         trial = Point.at(problem, lam, state, max_steps=TRIAL_STEPS)
         singular |= trial.exhausted
         finite = np.isfinite(trial.value) and not trial.exhausted

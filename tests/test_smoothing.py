@@ -6,6 +6,7 @@ import scipy.optimize
 import scipy.stats
 import statsmodels.api as sm
 
+from deepregress import smoothing
 from deepregress.basis import centre, construct, scale_penalty
 from deepregress.data import Response
 from deepregress.errors import FitError
@@ -337,6 +338,15 @@ def test_a_start_that_leads_nowhere_is_given_up_for_the_usual_one():
     usual, found = select(obj), select(obj, scale)
     assert found.status.converged
     assert found.reml == pytest.approx(usual.reml, abs=1e-6)
+
+
+def test_smoothing_parameters_that_begin_outside_their_bounds_stay_there(monkeypatch):
+    obj = objective("normal")
+    usual = select(obj)
+    monkeypatch.setattr(smoothing, "lam_bounds", lambda *_: (10.0 * usual.lam, 100.0 * usual.lam))
+    found = select(obj)
+    assert found.status.converged
+    assert found.reml == pytest.approx(usual.reml, abs=0.05)
 
 
 def test_positive_part_is_the_projection_of_each_row():

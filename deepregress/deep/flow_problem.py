@@ -30,18 +30,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 import scipy.special
 import tensorflow as tf
 
 from deepregress.disk.scratch import parts
+from deepregress.errors import FitError
 from deepregress.families import kernels
 from deepregress.families.flow import Flow, Transformation, initial
 from deepregress.families.flow_likelihood import Given, Seen
 from deepregress.families.neural import OUTCOMES, Drift
 from deepregress.families.transformed import LOWER, SLOPE, inside
-from deepregress.linalg import Array, Matrix, Vector, one_blas_thread
+from deepregress.linalg import Array, Factor, Matrix, Vector, one_blas_thread
 from deepregress.objective import Objective, Unit, positive_part
 
 STIFFNESS = 10.0
@@ -343,8 +343,13 @@ def fitted(problem: Problem, coef: Vector, *, settling: bool) -> tuple[State, Dr
 
 def _edf(H: Matrix, penalty: Matrix, n_w: int) -> float:
     """tr(P^-1 H) over the weights of the transformation."""
-    factor = scipy.linalg.cho_factor(H + penalty)
-    return float(np.trace(scipy.linalg.cho_solve(factor, H)[:n_w, :n_w]))
+    P = H + penalty
+    # coefficients may determine each other to rounding
+    for damping in (0.0, LEAST_DAMPING, np.sqrt(LEAST_DAMPING)):
+        factor = Factor.of(P + np.diag(damping * np.diagonal(P)))
+        if factor is not None:
+            return float(np.trace(factor.solve(H)[:n_w, :n_w]))
+    raise FitError("the transformation is not determined by the response")
 
 
 def _step(
@@ -356,7 +361,11 @@ def _step(
     while damping <= MOST_DAMPING:
         damped = P.copy()
         damped[np.diag_indices_from(damped)] += damping * diagonal
-        step = scipy.linalg.solve(damped, gradient, assume_a="pos")
+        factor = Factor.of(damped)
+        if factor is None:
+            damping *= 4.0
+            continue
+        step = factor.solve(gradient)
         flow = state.flow.at(state.flow.free + step[:n_w])
         trial = problem.at(flow, state.coef + step[n_w:])
         if np.isfinite(trial.value) and trial.value >= state.value:
