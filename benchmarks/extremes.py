@@ -59,6 +59,8 @@ CENTRES = {
 CLASSES = ("bernoulli", "categorical", "ordinal", "multinomial")
 VECTORS = ("mvn", "dirichlet")
 TRIALS = ("binomial", "betabinomial")
+UNBOUND = ("boxcox", "colr", "cotram", "cox", "lehmann", "lm", "survreg")
+"""Transformation models, which have no distribution before they have seen a response."""
 CONSTANT = (("pareto", "scale"), ("ordinal", "threshold"))
 NO_MEAN = ("cauchy", "von_mises")
 
@@ -101,6 +103,9 @@ def response(name: str, x: Any, rng: np.random.Generator) -> Any:
         return rng.dirichlet([2.0, 3.0, 1.0], size=n)
     if name in TRIALS:
         return rng.binomial(10, 1 / (1 + np.exp(-np.sin(6 * x))))
+    if name in UNBOUND:
+        z = 2.0 + np.sin(6 * x) + 0.5 * rng.logistic(size=n)
+        return z if name == "lm" else rng.poisson(np.exp(z)) if name == "cotram" else np.exp(z)
     family = family_of(name)
     eta = np.array([[CENTRES.get((name, p), 0.3) for p in family.parameter_names]] * n)
     eta[:, 0] += 0.5 * np.sin(6 * x)

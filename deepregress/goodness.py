@@ -255,9 +255,10 @@ def _r_squared(model: Fit, response: Response, eta: Matrix) -> float | None:
         return _sum(response, lambda r: float(w[r] @ (values(r) - middle) ** 2))
 
     spread, unexplained = spread_of(lambda rows: y[rows]), spread_of(left)
-    if not spread > 0 or not np.isfinite(unexplained):
+    left_over = model.residual_df(total)
+    if not (spread > 0 and left_over > 0 and np.isfinite(unexplained)):
         return None
-    return 1.0 - unexplained * (total - 1.0) / (spread * model.residual_df(total))
+    return 1.0 - unexplained * (total - 1.0) / (spread * left_over)
 
 
 def _effect_sd(predictors: Predictors, frame: Frame) -> dict[tuple[str, str], float]:

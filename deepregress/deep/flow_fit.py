@@ -43,6 +43,8 @@ from deepregress.solvers.base import Solution, Status, StructuredSolver
 FIRST = (STIFFNESS, 300.0, 0.3)
 """Stiffnesses that new weights start from."""
 ROUNDS, STIFFNESS_ROUNDS = 20, 2
+LOST = 2
+"""Rounds one after the other in which step 3 finds no maximum: there is no fixed point."""
 ROUND_GAIN = 0.2
 """Gain of a round that is worth another, for each 1,000 rows of more."""
 RIDGES = (1e-2, 1e-3)
@@ -94,8 +96,8 @@ def joint(objective: Objective, structured: StructuredSolver) -> tuple[Objective
     starts = [_Start.of(objective, base, structured) for base in family.bases or (family.base,)]
     found = [start.first() for start in starts]
     place = max(range(len(found)), key=lambda k: found[k].V)
-    best = starts[place].near(found[place])
-    if best.short:
+    best = found[place] if found[place].astray else starts[place].near(found[place])
+    if best.short and not best.astray:
         for stiffness in FIRST if family.stiffness is None else (family.stiffness,):
             best = best.or_better(starts[place].unguided(stiffness))
     return best.objective, Profiled(structured, best.converged)
@@ -103,13 +105,17 @@ def joint(objective: Objective, structured: StructuredSolver) -> tuple[Objective
 
 @dataclass(frozen=True, eq=False)
 class _Fixed:
-    """A fixed point of steps 2 and 3, V there, and whether another may have more."""
+    """A fixed point of steps 2 and 3, V there, and whether another may have more.
+
+    `astray`: it is none, as step 3 finds no maximum.
+    """
 
     objective: Objective
     solution: Solution
     converged: bool
     V: float
     short: bool = False
+    astray: bool = False
 
     def or_better(self, other: _Fixed) -> _Fixed:
         """The one with the larger V, which is known to `ROUND_GAIN`."""
@@ -168,7 +174,7 @@ class _Start:
         return replace(self.objective, family=family)
 
     def _in_turn(self, objective: Objective, solution: Solution) -> _Fixed:
-        converged = False
+        converged, lost = False, 0
         for number in range(ROUNDS):
             problem = Problem.of(objective, solution.S)
             before = problem.at(problem.family.flow, solution.coef).value
@@ -178,9 +184,11 @@ class _Start:
             gain = state.value - before
             converged = gain < ROUND_GAIN * problem.size and not settling
             solution = self.structured(objective, state.coef)
-            if converged:
+            lost = 0 if solution.status.converged else lost + 1
+            if converged or lost == LOST:
                 break
-        return _Fixed(objective, solution, converged, _marginal(objective, solution))
+        V = _marginal(objective, solution)
+        return _Fixed(objective, solution, converged, V, astray=lost == LOST)
 
 
 def _marginal(objective: Objective, solution: Solution) -> float:

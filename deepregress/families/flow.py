@@ -38,6 +38,8 @@ WIDTH = 10
 REACH = 2.0
 """Hidden units start centred between so many spreads below and above the centre."""
 EDGE = 1e-12
+FLAT = 1e-100
+"""Least rise of o_0 between the anchors."""
 
 
 class Transformation(ABC):
@@ -83,9 +85,8 @@ class Transformation(ABC):
         if self.straight:
             return u, 0.0 * u + 1.0
         o, slope = self.raw(u)
-        low, high = self._at_anchors
-        a, b = self.anchors
-        rise = (b - a) / (high - low)
+        low, rise = self._anchored
+        a, _ = self.anchors
         return a + rise * (o[:, 0] - low), rise * slope[:, 0] / self.spread
 
     def features(self, u: Any) -> tuple[Any, Any]:
@@ -101,10 +102,9 @@ class Transformation(ABC):
         u = np.asarray(u)
         of_o, of_slope = self.raw_jacobian(u)
         o, slope = (each[:, 0] for each in self.raw(u))
-        anchored, (low, high) = self.raw_jacobian(np.array(self.anchors))[0][:, 0], self._at_anchors
+        anchored, (low, rise) = self.raw_jacobian(np.array(self.anchors))[0][:, 0], self._anchored
         a, b = self.anchors
-        rise = (b - a) / (high - low)
-        moved = (anchored[1] - anchored[0]) / (high - low)
+        moved = (anchored[1] - anchored[0]) * rise / (b - a)
         of_o[:, 0] = rise * (of_o[:, 0] - anchored[0] - (o - low)[:, None] * moved)
         of_slope[:, 0] = rise * (of_slope[:, 0] - slope[:, None] * moved)
         return of_o, of_slope / self.spread
@@ -134,9 +134,11 @@ class Transformation(ABC):
         return np.asarray(u)
 
     @cached_property
-    def _at_anchors(self) -> tuple[float, float]:
+    def _anchored(self) -> tuple[float, float]:
+        """o_0 at the first anchor, and what a rise of one in o_0 is in phi."""
         o, _ = self.raw(np.array(self.anchors))
-        return float(o[0, 0]), float(o[1, 0])
+        a, b = self.anchors
+        return float(o[0, 0]), (b - a) / max(float(o[1, 0] - o[0, 0]), FLAT)
 
 
 @dataclass(frozen=True, eq=False)

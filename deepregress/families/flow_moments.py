@@ -11,6 +11,8 @@ Reference: Trefethen & Weideman (2014), doi:10.1137/130932132 (trapezoidal rule)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.interpolate
 import tensorflow as tf
@@ -63,7 +65,7 @@ def mean_and_variance(
     return mean, variance
 
 
-def _inverse(flow: Transformation, low: float, high: float) -> scipy.interpolate.CubicHermiteSpline:
+def _inverse(flow: Transformation, low: float, high: float) -> Callable[[Array], Array]:
     """phi^-1 between two values of phi and a little beyond."""
     ends = flow.inverse(np.array([low, high]))
     near = flow.centre + WITHIN * flow.spread * np.linspace(-1.0, 1.0, PIECES + 1)
@@ -75,4 +77,9 @@ def _inverse(flow: Transformation, low: float, high: float) -> scipy.interpolate
         u = np.concatenate([u, edge + np.sign(edge - flow.centre) * steps])
     u = np.unique(u)
     value, slope = flow.phi(u)
-    return scipy.interpolate.CubicHermiteSpline(value, u, 1.0 / slope)
+    # where phi is so flat that it rises by less than rounding one of its places stands for all
+    value, first = np.unique(value, return_index=True)
+    # in spreads from the centre, as the cube of a large response is too large
+    t, w = ((each - flow.centre) / flow.spread for each in (value, u[first]))
+    spline = scipy.interpolate.CubicHermiteSpline(t, w, 1.0 / slope[first])
+    return lambda v: flow.centre + flow.spread * spline((v - flow.centre) / flow.spread)

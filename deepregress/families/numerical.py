@@ -320,9 +320,15 @@ def _moments(family: Distributions, eta: Matrix) -> tuple[Vector, Vector]:
 
 
 def _count_moments(family: Distributions, eta: Matrix) -> tuple[Vector, Vector]:
-    """Sums over the counts up to a quantile beyond which no probability is left."""
+    """Sums over the counts up to a quantile beyond which no probability is left.
+
+    Where P(Y > y) falls as y^-a with a <= 1 there is no mean, with a <= 2 no variance: infinity.
+    """
     n = len(eta)
-    least, centre, most = (quantile(family, np.full(n, p), eta) for p in (TINY, 0.5, 1.0 - TINY))
+    asked = (TINY, 0.5, 1.0 - 1e3 * TINY, 1.0 - TINY)
+    least, centre, far, most = (quantile(family, np.full(n, p), eta) for p in asked)
+    with np.errstate(divide="ignore"):
+        a = np.log(1e3) / np.log((most + 1.0) / (far + 1.0))
     above, weight = _counts(float(np.max(most - least, initial=0.0)))
     total, square = np.empty(n), np.empty(n)
     block = max(1, AT_ONCE // len(above))
@@ -331,11 +337,12 @@ def _count_moments(family: Distributions, eta: Matrix) -> tuple[Vector, Vector]:
         y = least[rows, None] + above
         repeated = np.repeat(eta[rows], len(above), axis=0)
         mass = np.exp(log_density(family, y.ravel(), repeated)).reshape(y.shape) * weight
-        mass = np.where(y <= most[rows, None], mass, 0.0)
+        # counts beyond 2^53, which have no neighbours, may have a density that is no number
+        mass = np.where((y <= most[rows, None]) & np.isfinite(mass), mass, 0.0)
         away = y - centre[rows, None]
         total[rows] = np.sum(mass * away, axis=1)
         square[rows] = np.sum(mass * away**2, axis=1)
-    return centre + total, square - total**2
+    return np.where(a > 1.0, centre + total, np.inf), np.where(a > 2.0, square - total**2, np.inf)
 
 
 def _counts(widest: float) -> tuple[Vector, Vector]:

@@ -351,6 +351,9 @@ class Transformation(Family):
                 kept[BASIS + name][part] = basis.T
         return {**rows, **kept}
 
+    def varying(self, y: Array) -> Array:
+        return y
+
     def _inside(self, y: Array) -> Array:
         return inside(y, self.bounds, discrete=self.discrete)
 
