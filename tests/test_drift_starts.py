@@ -16,8 +16,9 @@ from deepregress import model as fitting
 from deepregress.deep import flow_fit
 from deepregress.deep.flow_problem import RIDGE, Problem, fitted
 from deepregress.deep.flow_start import with_curve, with_network
-from deepregress.errors import FamilyError, FitError
+from deepregress.errors import ConvergenceWarning, FamilyError, FitError
 from deepregress.families.flow_curve import Curve
+from deepregress.solvers.base import Status
 
 drift = dr.families.drift
 
@@ -190,3 +191,20 @@ def test_what_a_base_cannot_be_chosen_with(data, monkeypatch):
     monkeypatch.setattr(fitting, "_solve", never)
     with pytest.raises(FitError, match="not chosen beside sparse terms: name a base"):
         dr.fit({"loc": "skew ~ lasso(x)"}, data, family=drift(base="auto"))
+
+
+def test_where_the_coefficients_have_no_maximum_there_is_no_fixed_point(data, monkeypatch):
+    seen, joint = [], flow_fit.joint
+
+    def watched(objective, structured):
+        def lost(objective, start=None):
+            seen.append(objective.family.flow)
+            solution = structured(objective, start)
+            return replace(solution, status=Status(converged=False, message="none"))
+
+        return joint(objective, lost)
+
+    monkeypatch.setattr(fitting, "joint", watched)
+    with pytest.warns(ConvergenceWarning):
+        dr.fit("skew ~ x", data, "drift")
+    assert len(seen) == 2 + flow_fit.LOST

@@ -4,6 +4,7 @@ Sums over counts against direct sums and SciPy, probabilities where factors unde
 a mass, and sizes beyond floating-point numbers.
 """
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from deepregress.disk.arrow import Arrow
-from deepregress.errors import ConvergenceWarning, FitError, ResponseError
+from deepregress.errors import ConvergenceWarning, DeepRegressWarning, FitError, ResponseError
 from deepregress.families import censoring, family
 from deepregress.inference.covariance import Inference
 from deepregress.linalg import nearest_semidefinite
@@ -230,3 +231,44 @@ def test_smoothing_ends_where_the_likelihood_branches():
         model = fit(formula, {"y": y, "x1": x1, "x2": x2}, family="skewnormal", verbose=0)
     assert sum(step.phase == "Newton on V" for step in model.solution.trace) < 20
     assert np.isfinite(model.std_error).all()
+
+
+@pytest.mark.parametrize("name", ["cotram", "boxcox", "drift"])
+def test_a_transformation_of_a_constant_is_refused(name):
+    with pytest.raises(ResponseError, match="needs a response that varies"):
+        fit("y ~ x", {"y": np.full(20, 3.0), "x": np.arange(20.0)}, name)
+
+
+def test_counts_whose_tail_falls_by_less_than_their_reciprocal_have_no_mean():
+    rng = np.random.default_rng(2)
+    y = np.r_[1e9, rng.poisson(5.0, 149)].astype(float)
+    model = fit("y ~ 1", {"y": y}, "cotram")
+    far, further = model.predict(which="quantile", at=[1.0 - 1e-9, 1.0 - 1e-12])[0]
+    assert np.log(1e3) < np.log(further / far)
+    assert np.all(np.isinf(model.predict()))
+
+
+@pytest.mark.parametrize("outlier", [1e6, 1e12])
+def test_drift_ends_with_numbers_beside_an_outlier(outlier):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=150)
+    y = np.sin(6 * x) + rng.normal(size=150)
+    y[0] = outlier
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeepRegressWarning)
+        model = fit("y ~ s(x)", {"y": y, "x": x}, "drift")
+    assert np.isfinite(model.loglik)
+    assert not np.isnan(model.predict()).any()
+
+
+def test_drift_of_huge_responses_has_means():
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=100)
+    means = [fit("y ~ 1", {"y": scale * y}, "drift").predict()[0] / scale for scale in (1.0, 1e90)]
+    assert means[1] == pytest.approx(means[0], abs=1e-3)
+
+
+def test_a_fit_without_degrees_of_freedom_has_no_adjusted_r_squared():
+    y = np.random.default_rng(0).exponential(size=12)
+    model = fit("y ~ g", {"y": y, "g": [f"l{i}" for i in range(12)]}, "exponential")
+    assert "R-sq" not in str(model.summary())
