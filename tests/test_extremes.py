@@ -248,12 +248,12 @@ def test_counts_whose_tail_falls_by_less_than_their_reciprocal_have_no_mean():
     assert np.all(np.isinf(model.predict()))
 
 
-@pytest.mark.parametrize("outlier", [1e6, 1e12])
-def test_drift_ends_with_numbers_beside_an_outlier(outlier):
+@pytest.mark.slow
+def test_drift_ends_with_numbers_beside_an_outlier():
     rng = np.random.default_rng(0)
-    x = rng.uniform(size=150)
-    y = np.sin(6 * x) + rng.normal(size=150)
-    y[0] = outlier
+    x = rng.uniform(size=60)
+    y = np.sin(6 * x) + rng.normal(size=60)
+    y[0] = 1e12
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeepRegressWarning)
         model = fit("y ~ s(x)", {"y": y, "x": x}, "drift")

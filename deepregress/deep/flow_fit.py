@@ -196,7 +196,7 @@ def _marginal(objective: Objective, solution: Solution) -> float:
     family = drift_of(objective)
     problem, n_w = Problem.of(objective, solution.S), len(family.flow.free)
     state = problem.at(family.flow, solution.coef)
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(all="ignore"):
         _, H, penalty = problem.model(state)
         P, rough = H + penalty, problem.roughness(family.flow)
         parts = (penalty[:n_w, :n_w], P, P[n_w:, n_w:])

@@ -323,7 +323,8 @@ def _full(packed: Matrix) -> Array:
 
 def fitted(problem: Problem, coef: Vector, *, settling: bool) -> tuple[State, Drift]:
     """The maximum from the transformation of the family; `settling`: the stiffness, too."""
-    with one_blas_thread():
+    # far-off weights leave the floats, and a step that leads there is not taken
+    with one_blas_thread(), np.errstate(all="ignore"):
         state = problem.at(problem.family.flow, coef)
         damping, stalled = DAMPING, 0
         for _ in range(STEPS):

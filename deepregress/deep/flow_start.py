@@ -32,6 +32,8 @@ from deepregress.objective import Objective
 KNOTS = 50
 EVALUATIONS, CLOSE = 300, 1e-5
 """Most evaluations of a network near a curve, and the relative fall of the sum that ends them."""
+FAR = 1e100
+"""A distance from the curve that is not a number."""
 
 
 def with_curve(objective: Objective) -> Objective:
@@ -70,17 +72,17 @@ def _near(objective: Objective, curve: Curve, network: Flow, scale: float, ridge
     def residuals(w: Vector) -> Vector:
         own, steep = network.at(w).phi(places)
         away = [root * np.log(steep / slope), root * (own - phi) / scale, root_ridge * (w - first)]
-        return np.concatenate(away)
+        # weights too far away for the floats are no better than any others
+        return np.nan_to_num(np.concatenate(away), nan=FAR, posinf=FAR, neginf=-FAR)
 
     def jacobian(w: Vector) -> Matrix:
         moved = network.at(w)
         own, steep = (each[:, 0] for each in moved.jacobian(places))
         of_log = steep / moved.phi(places)[1][:, None]
-        return np.vstack(
-            [root[:, None] * of_log, root[:, None] / scale * own, root_ridge * np.eye(len(w))]
-        )
+        rows = [root[:, None] * of_log, root[:, None] / scale * own, root_ridge * np.eye(len(w))]
+        return np.nan_to_num(np.vstack(rows), posinf=0.0, neginf=0.0)
 
-    with one_blas_thread():
+    with one_blas_thread(), np.errstate(all="ignore"):
         found = scipy.optimize.least_squares(
             residuals, first, jacobian, method="lm", ftol=CLOSE, max_nfev=EVALUATIONS
         )
