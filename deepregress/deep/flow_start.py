@@ -73,14 +73,14 @@ def _near(objective: Objective, curve: Curve, network: Flow, scale: float, ridge
         own, steep = network.at(w).phi(places)
         away = [root * np.log(steep / slope), root * (own - phi) / scale, root_ridge * (w - first)]
         # weights too far away for the floats are no better than any others
-        return np.nan_to_num(np.concatenate(away), nan=FAR, posinf=FAR, neginf=-FAR)
+        return np.asarray(np.nan_to_num(np.concatenate(away), nan=FAR, posinf=FAR, neginf=-FAR))
 
     def jacobian(w: Vector) -> Matrix:
         moved = network.at(w)
         own, steep = (each[:, 0] for each in moved.jacobian(places))
         of_log = steep / moved.phi(places)[1][:, None]
         rows = [root[:, None] * of_log, root[:, None] / scale * own, root_ridge * np.eye(len(w))]
-        return np.nan_to_num(np.vstack(rows), posinf=0.0, neginf=0.0)
+        return np.asarray(np.nan_to_num(np.vstack(rows), posinf=0.0, neginf=0.0))
 
     with one_blas_thread(), np.errstate(all="ignore"):
         found = scipy.optimize.least_squares(

@@ -368,12 +368,8 @@ class Transformation(Family):
         values = [0.0, (self.span[0] - loc) / scale, *[rise] * self.order]
         middle = float(np.median(y))
         optional = {SCALE: 1.0, AUTOREGRESSION: 0.0, PAST: middle}
-        rest = self.parameter_names[len(values) :]
-        return dict(
-            zip(
-                self.parameter_names, [*values, *(optional[group_of(n)] for n in rest)], strict=True
-            )
-        )
+        values += [optional[group_of(name)] for name in self.parameter_names[len(values) :]]
+        return dict(zip(self.parameter_names, values, strict=True))
 
     def start(self, response: Response) -> Vector:
         y = response.y
