@@ -57,8 +57,6 @@ MAX_HALVINGS = 12
 TRIAL_STEPS = 30
 """Newton steps of a trial on V: where one from the last point needs more, H + S is all but singular
 at the penalised maximum."""
-WORSE = 1.0
-"""Fall of the penalised log-likelihood by which a prediction of coefficients is worse than none."""
 
 
 class Accuracy(NamedTuple):
@@ -356,13 +354,10 @@ def _search(
         # first-order prediction of the coefficients saves Newton steps; it is no part of the answer
         coef = point.state.coef + slope.coef @ step
         coef[problem.held] = point.state.coef[problem.held] + step[n_lam:]
-        state, penalty = evaluate(problem.objective, coef), problem.total(lam)
-        if not state.penalised(penalty) > point.state.penalised(penalty) - WORSE:
-            # where H + S is all but singular the prediction is rounding
+        state = evaluate(problem.objective, coef)
+        if not np.isfinite(state.at.value):
             coef[problem.free] = point.state.coef[problem.free]
-            unmoved = evaluate(problem.objective, coef)
-            if not state.penalised(penalty) >= unmoved.penalised(penalty):
-                state = unmoved
+            state = evaluate(problem.objective, coef)
         trial = Point.at(problem, lam, state, max_steps=TRIAL_STEPS)
         singular |= trial.exhausted
         finite = np.isfinite(trial.value) and not trial.exhausted
