@@ -96,7 +96,7 @@ def joint(objective: Objective, structured: StructuredSolver) -> tuple[Objective
     starts = [_Start.of(objective, base, structured) for base in family.bases or (family.base,)]
     found = [start.first() for start in starts]
     place = max(range(len(found)), key=lambda k: found[k].V)
-    best = found[place] if found[place].astray else starts[place].near(found[place])
+    best = starts[place].near(found[place])
     if best.short and not best.astray:
         for stiffness in FIRST if family.stiffness is None else (family.stiffness,):
             best = best.or_better(starts[place].unguided(stiffness))
@@ -148,8 +148,8 @@ class _Start:
         return self._in_turn(with_curve(self._at(self._first)), self.solution)
 
     def near(self, curve: _Fixed) -> _Fixed:
-        """Steps 2 and 3 with a network near a curve; what has no curve as it is."""
-        if drift_of(self.objective).units:
+        """Steps 2 and 3 with a network near a curve; what has none or went astray as it is."""
+        if drift_of(self.objective).units or curve.astray:
             return curve
         best = self._from_near(curve, RIDGES[0])
         if best.V < curve.V - SHORT:

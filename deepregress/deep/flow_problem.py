@@ -363,13 +363,11 @@ def _step(
         damped = P.copy()
         damped[np.diag_indices_from(damped)] += damping * diagonal
         factor = Factor.of(damped)
-        if factor is None:
-            damping *= 4.0
-            continue
-        step = factor.solve(gradient)
-        flow = state.flow.at(state.flow.free + step[:n_w])
-        trial = problem.at(flow, state.coef + step[n_w:])
-        if np.isfinite(trial.value) and trial.value >= state.value:
-            return trial, trial.value - state.value, max(damping / 5.0, LEAST_DAMPING)
+        if factor is not None:
+            step = factor.solve(gradient)
+            flow = state.flow.at(state.flow.free + step[:n_w])
+            trial = problem.at(flow, state.coef + step[n_w:])
+            if np.isfinite(trial.value) and trial.value >= state.value:
+                return trial, trial.value - state.value, max(damping / 5.0, LEAST_DAMPING)
         damping *= 4.0
     return state, 0.0, damping
